@@ -1,0 +1,45 @@
+# Every command a person or CI runs. `make` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEED ?= 1
+RUN_DIR ?= runs/cartpole-seed$(SEED)
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test check fix serve bench clean
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+install: $(VENV)/installed ## everything, editable, in .venv
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Hintwise needs Python 3.11 or newer; run make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+train: install ## train CartPole on the embedded model: service and worker as two processes (SEED=1)
+	$(BIN)/python -m worker train --env-id CartPole-v1 --seed $(SEED) --run-dir $(RUN_DIR)
+
+test: check ## lint, types and all tests
+	$(BIN)/pytest --cov --cov-report=term
+
+check: install ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: install ## format, and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+serve: install ## start the service on http://127.0.0.1:8000
+	$(BIN)/python -m service --port 8000
+
+bench: install ## measure, and write benchmarks/results/
+	$(BIN)/python -m benchmarks.http
+
+clean: ## remove the environment and everything derived
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage* build *.egg-info

@@ -1,0 +1,125 @@
+"""A causal language model with its tokenizer, from a name.
+
+| name                      | what is loaded                                             |
+| ------------------------- | ---------------------------------------------------------- |
+| `embedded`                | the small GPT-2 that ships with this package               |
+| a directory               | config.json, *.safetensors and tokenizer files, as         |
+|                           | transformers' `save_pretrained` writes them                |
+| `openai-community/gpt2`   | that repository of the model hub, from the cache or fetched |
+
+Weights come from safetensors alone: a pickle runs code when it is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from hintwise.errors import ModelNotFound
+from hintwise.tokens import tokenizer_sha256
+from hintwise.weights import state_sha256
+
+EMBEDDED_DIR = Path(__file__).parent / "models" / "embedded"
+CHOICES = "choose 'embedded', a directory written by save_pretrained, or a hub id such as 'openai-community/gpt2'"
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal LM in fp32 with dropout off, and what identifies it."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    sha256: str
+    tokenizer_sha256: str
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def width(self) -> int:
+        """Size of a hidden state."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def max_tokens(self) -> int:
+        """Positions the model reads."""
+        return int(self.model.config.max_position_embeddings)
+
+    @property
+    def num_parameters(self) -> int:
+        return int(self.model.num_parameters())
+
+    @property
+    def architecture(self) -> str:
+        """Returns what must agree for weights to fit, such as `gpt2 2x64 vocabulary 1024`."""
+        config = self.model.config
+        return f"{config.model_type} {config.num_hidden_layers}x{config.hidden_size} vocabulary {config.vocab_size}"
+
+
+def load_language_model(name: str, *, device: str = "cpu") -> LanguageModel:
+    """Returns the causal LM called `name`, in fp32, with dropout off.
+
+    Args:
+        name: `embedded`, a directory, or a hub id.
+        device: Where the weights go: `cpu`, `cuda`, `cuda:1`.
+
+    Raises:
+        ModelNotFound: Nothing usable has that name; the message lists the choices.
+    """
+    source = _source(name)
+    if Path(source).is_dir():  # a bar for a download is news, for reading a local file it is noise
+        disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            source, use_safetensors=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:  # transformers has no error of its own
+        reason = str(error).strip().splitlines()[0]
+        raise ModelNotFound(f"model {name!r} could not be loaded: {reason} {CHOICES}") from error
+    model = loaded.to(torch.device(device)).eval()
+    _check_head(name, model)
+    return LanguageModel(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        sha256=state_sha256(model.state_dict()),
+        tokenizer_sha256=tokenizer_sha256(tokenizer),
+    )
+
+
+def _source(name: str) -> str:
+    """Returns what transformers is asked for: a directory that exists, or a hub id."""
+    if name == "embedded":
+        return str(EMBEDDED_DIR)
+    if Path(name).is_dir():
+        return name
+    is_hub_id = name.count("/") <= 1 and not name.startswith((".", "/", "~")) and "\\" not in name and name
+    if not is_hub_id or Path(name).exists():
+        raise ModelNotFound(f"model {name!r} is neither a directory nor a hub id; {CHOICES}")
+    return name
+
+
+@torch.no_grad()
+def _check_head(name: str, model: PreTrainedModel) -> None:
+    """Refuses an architecture whose logits are not its output layer on its last hidden states.
+
+    The policy computes logits at the positions it needs alone. Some architectures cap or scale
+    theirs afterwards; scoring them as if they did not would be wrong in silence.
+    """
+    probe = torch.arange(1, 9, device=model.device).remainder(model.config.vocab_size).unsqueeze(0)
+    hidden = model.base_model(input_ids=probe, use_cache=False).last_hidden_state
+    ours: Tensor = model.get_output_embeddings()(hidden).float()
+    theirs: Tensor = model(input_ids=probe, use_cache=False).logits.float()
+    if not torch.allclose(ours, theirs, atol=1e-4, rtol=1e-4):
+        raise ModelNotFound(
+            f"model {name!r} ({model.config.model_type}) changes its logits after the output layer, "
+            f"which the policy cannot reproduce; {CHOICES}"
+        )

@@ -1,0 +1,310 @@
+"""Every body that crosses the wire, with its bounds and units.
+
+| endpoint           | request            | answer             |
+| ------------------ | ------------------ | ------------------ |
+| `POST /act`        | `ActRequest`       | `ActResponse`      |
+| `POST /guidance`   | `GuidanceRequest`  | `GuidanceResponse` |
+| `POST /reward`     | `RewardRequest`    | `RewardResponse`   |
+| `GET /weights`     |                    | `WeightsInfo`      |
+| `PUT /weights`     | safetensors bytes  | `WeightsInfo`      |
+| `GET /info`        |                    | `ServiceInfo`      |
+| any failure        |                    | `Problem`          |
+
+Requests forbid unknown fields; answers ignore them, so an older client reads a newer service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+
+API_VERSION = 1
+MAX_OBSERVATIONS = 1024
+MAX_GUIDANCE_OBSERVATIONS = 256
+MAX_REWARD_ITEMS = 1024
+MAX_ACTIONS = 256
+MAX_SEED = 2**53 - 1
+"""Largest integer that every JSON reader keeps exactly."""
+
+MAX_PHRASE_CHARS = 1_000
+
+
+def check_actions(actions: list[Any]) -> list[Any]:
+    """Returns the action list, or one list per observation, when each is a legal choice.
+
+    A validator of its own, since a union of two list types would report every fault twice.
+    """
+    if not actions:
+        raise ValueError(f"is empty; list 1 to {MAX_ACTIONS} actions")
+    if isinstance(actions[0], list):
+        for i, listed in enumerate(actions):
+            _check_action_list(listed, f"list {i} ")
+    else:
+        _check_action_list(actions, "")
+    return actions
+
+
+def check_observation(observation: object) -> object:
+    """Returns an observation whose type the wire knows."""
+    if isinstance(observation, bool) or not isinstance(observation, str | int | float | list | dict):
+        raise ValueError("expected a text, or with env_id a number, an array or an object")
+    return observation
+
+
+_ACTION_LIST_SCHEMA = {
+    "type": "array",
+    "items": {"type": "string", "maxLength": MAX_PHRASE_CHARS},
+    "minItems": 1,
+    "maxItems": MAX_ACTIONS,
+    "uniqueItems": True,
+}
+Actions = Annotated[
+    list[Any],
+    AfterValidator(check_actions),
+    WithJsonSchema({"anyOf": [_ACTION_LIST_SCHEMA, {"type": "array", "items": _ACTION_LIST_SCHEMA}]}),
+]
+ActionList = Annotated[list[Any], AfterValidator(check_actions), WithJsonSchema(_ACTION_LIST_SCHEMA)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)]
+Observation = Annotated[
+    Any,
+    AfterValidator(check_observation),
+    WithJsonSchema({"anyOf": [{"type": kind} for kind in ("string", "number", "array", "object")]}),
+]
+
+
+class Request(BaseModel):
+    """A request body: an unknown field is an error, so a typo never passes in silence."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Answer(BaseModel):
+    """An answer body: an unknown field is ignored, so the service may grow."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+class ActRequest(Request):
+    """Observations to act on, the legal actions, and how to choose among them."""
+
+    observations: Annotated[list[Observation], Field(min_length=1, max_length=MAX_OBSERVATIONS)] = Field(
+        description="Texts; with `env_id` also raw observations: a number, an array or an object."
+    )
+    actions: Actions | None = Field(
+        default=None,
+        description="Legal actions, distinct: one list for all, or one per observation. May be left out with `env_id`.",
+    )
+    env_id: str | None = Field(default=None, description="Environment that raw observations come from; see `/info`.")
+    task: str | list[str | None] | None = Field(default=None, description="What to achieve: one, or one each.")
+    hints: list[str | None] | None = Field(default=None, description="Advice, one per observation.")
+    mode: Literal["sample", "greedy", "epsilon"] = "sample"
+    epsilon: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Needed by mode `epsilon`: chance of a uniform action.",
+    )
+    temperature: float = Field(
+        default=1.0, ge=0, le=100, allow_inf_nan=False, description="Divides the scores in mode `sample`; 0 is greedy."
+    )
+    seed: Seed | list[Seed] | None = Field(
+        default=None, description="One for the request (item i draws from (seed, i)), or one per observation."
+    )
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        count = len(self.observations)
+        _check_one_each("task", self.task, count)
+        _check_one_each("hints", self.hints, count)
+        _check_one_each("seed", self.seed, count)
+        if self.actions is not None and isinstance(self.actions[0], list):
+            _check_one_each("actions", self.actions, count)
+        if self.mode == "epsilon" and self.epsilon is None:
+            raise ValueError('mode "epsilon" needs "epsilon", a number from 0 to 1')
+        return self
+
+
+class ActResult(Answer):
+    """The action chosen for one observation, and the numbers behind the choice."""
+
+    action: int = Field(description="Index into the request's action list, or the environment's action number.")
+    label: str
+    log_prob: float = Field(description="Natural log-probability of `action` under the distribution that chose it.")
+    log_probs: list[float] = Field(description="log_softmax(scores) over the legal actions, temperature 1.")
+    scores: list[float]
+    value: float = Field(description="The critic's estimate of the discounted return from here.")
+    num_prompt_tokens: int
+
+
+class ActResponse(Answer):
+    policy_version: int
+    readout: Literal["phrase", "head"]
+    results: list[ActResult]
+
+
+class GuidanceRequest(Request):
+    """States that want a hint."""
+
+    observations: Annotated[list[Observation], Field(min_length=1, max_length=MAX_GUIDANCE_OBSERVATIONS)]
+    actions: Actions | None = None
+    env_id: str | None = None
+    task: str | list[str | None] | None = None
+    mode: Literal["free"] = Field(default="free", description="`free`: the model writes the hint token by token.")
+    num_hints: int = Field(default=1, ge=1, le=8, description="Hints per observation.")
+    max_new_tokens: int = Field(default=32, ge=1, le=256)
+    temperature: float = Field(default=0.7, ge=0, le=100, allow_inf_nan=False, description="0 is greedy.")
+    seed: Seed | list[Seed] | None = None
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        count = len(self.observations)
+        _check_one_each("task", self.task, count)
+        _check_one_each("seed", self.seed, count)
+        if self.actions is not None and isinstance(self.actions[0], list):
+            _check_one_each("actions", self.actions, count)
+        return self
+
+
+class Hint(Answer):
+    """One piece of advice."""
+
+    text: str
+    log_prob: float = Field(description="Sum over the hint's tokens of their natural log-probability, temperature 1.")
+    probability: float | None = None
+    finish_reason: Literal["stop", "length", "degenerate"]
+
+
+class GuidanceResult(Answer):
+    hints: list[Hint]
+
+
+class GuidanceResponse(Answer):
+    model: str
+    model_sha256: str
+    results: list[GuidanceResult]
+
+
+class RewardItem(Request):
+    """A hint and the transition that followed it."""
+
+    hint: str
+    observation: str
+    actions: ActionList | None = Field(
+        default=None, description="Legal actions in `observation`; `alignment` needs them."
+    )
+    action: str | None = Field(default=None, description="The action taken, one of `actions`.")
+    next_observation: str | None = Field(default=None, description="`progress` needs it unless `terminated`.")
+    next_hint: str | None = Field(default=None, description="The hint in force afterwards; default: `hint`.")
+    terminated: bool = False
+    task: str | None = None
+
+
+class RewardRequest(Request):
+    scorer: str = Field(default="alignment", description="`alignment` or `progress`; `/info` lists them.")
+    gamma: float = Field(default=0.99, ge=0, le=1, allow_inf_nan=False, description="The learner's own discount.")
+    items: Annotated[list[RewardItem], Field(min_length=1, max_length=MAX_REWARD_ITEMS)]
+
+
+class RewardResult(Answer):
+    reward: float
+    potential: float | None = Field(default=None, description="Phi(observation, hint) in [0, 1].")
+    next_potential: float | None = None
+
+
+class RewardResponse(Answer):
+    scorer: str
+    model: str
+    model_sha256: str
+    results: list[RewardResult]
+
+
+class WeightsInfo(Answer):
+    """The weights that answer `/act` now."""
+
+    policy_version: int
+    sha256: str = Field(description="Hex digest of the safetensors file of this version.")
+    num_parameters: int
+    architecture: str
+    tokenizer_sha256: str
+    retained_versions: list[int]
+    created_at: datetime
+    durable: bool = Field(description="True once this version would survive a restart.")
+
+
+class ModelInfo(Answer):
+    name: str
+    sha256: str
+    architecture: str
+    num_parameters: int
+    max_prompt_tokens: int
+
+
+class Limits(Answer):
+    """What one request may ask, and what the service holds."""
+
+    max_observations: int
+    max_guidance_observations: int
+    max_reward_items: int
+    max_actions: int
+    max_body_bytes: int
+    max_weights_bytes: int
+    max_batch_tokens: int
+    max_queue_observations: int
+    max_request_timeout_ms: int
+    default_request_timeout_ms: int
+
+
+class ServiceInfo(Answer):
+    api_version: int
+    policy_version: int
+    readout: str
+    prompt_template_version: int
+    device: str
+    policy: ModelInfo
+    guidance: ModelInfo
+    scorer: ModelInfo
+    scorers: list[str]
+    env_ids: list[str]
+    limits: Limits
+
+
+class ProblemEntry(Answer):
+    field: str
+    message: str
+
+
+class Problem(Answer):
+    """A failure, as RFC 9457 lays it out (`application/problem+json`)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[ProblemEntry] = []
+
+
+def _check_one_each(name: str, value: object, count: int) -> None:
+    """Raises when `value` is a list whose length is not the number of observations."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) != count:
+        raise ValueError(f"{name} has {len(value)} entries for {count} observations")
+
+
+def _check_action_list(actions: object, place: str) -> None:
+    """Raises unless `actions` is 1 to 256 distinct, visible texts; `place` says which list it is."""
+    if not isinstance(actions, list) or not all(isinstance(action, str) for action in actions):
+        raise ValueError(f"{place}must be a list of texts, and all entries of actions of one kind")
+    if not 1 <= len(actions) <= MAX_ACTIONS:
+        raise ValueError(f"{place}has {len(actions)} actions; list 1 to {MAX_ACTIONS}")
+    seen: dict[str, int] = {}
+    for i, action in enumerate(actions):
+        if not action.strip():
+            raise ValueError(f"{place}entry {i} is empty")
+        if len(action) > MAX_PHRASE_CHARS:
+            raise ValueError(f"{place}entry {i} has {len(action)} characters; the limit is {MAX_PHRASE_CHARS}")
+        if action in seen:
+            raise ValueError(f"{place}entry {i} repeats entry {seen[action]}: {action!r}; actions must be distinct")
+        seen[action] = i

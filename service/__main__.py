@@ -1,0 +1,102 @@
+"""`python -m service`: load the models, listen, answer until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+import structlog
+import uvicorn
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+
+from hintwise.errors import HintwiseError
+from service import logs
+from service.app import create_app
+from service.engine import Engine
+from service.settings import Settings
+
+PARENT_CHECK_S = 1.0
+KEEP_ALIVE_S = 75
+"""Longer than clients keep an idle connection, so that theirs is never closed under a request."""
+log = structlog.get_logger("service")
+
+
+class Server(uvicorn.Server):
+    """Says where it listens once it answers, and may end with the process that started it."""
+
+    def __init__(self, config: uvicorn.Config, *, listener: socket.socket, exit_with_parent: bool) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._exit_with_parent = exit_with_parent
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self._listener.getsockname()[:2]
+        print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)  # noqa: T201
+        if self._exit_with_parent:
+            self._watching = asyncio.create_task(self._watch_parent(os.getppid()))
+
+    async def _watch_parent(self, parent: int) -> None:
+        while os.getppid() == parent:  # noqa: ASYNC110 (no event tells of a parent's end)
+            await asyncio.sleep(PARENT_CHECK_S)
+        log.info("the parent process ended; stopping")
+        self.should_exit = True
+
+
+def main() -> int:
+    """Returns the process's exit status: 0 stopped as asked, 1 could not start, 2 a wrong setting."""
+    try:
+        settings = CliApp.run(Settings)
+    except ValidationError as error:
+        for fault in error.errors():
+            setting = "-".join(str(part) for part in fault["loc"]).replace("_", "-")
+            _complain(f"{f'--{setting}: ' if setting else ''}{fault['msg'].removeprefix('Value error, ')}")
+        return 2
+    logs.configure(log_format=settings.log_format, log_level=settings.log_level)
+    try:
+        listener = _listen(settings.host, settings.port)
+        engine = Engine(settings)
+    except HintwiseError as error:
+        _complain(str(error))
+        return 1
+    # uvicorn hands a signal on once it has shut down in order; the process then ends by itself.
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: None)
+    config = uvicorn.Config(
+        create_app(engine),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+    )
+    Server(config, listener=listener, exit_with_parent=settings.exit_with_parent).run(sockets=[listener])
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Returns a bound socket; binding before the models load shows a taken port at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise HintwiseError(f"cannot listen on {host}:{port} ({error.strerror}); pass another --port") from error
+    return listener
+
+
+def _complain(message: str) -> None:
+    print(f"python -m service: {message}", file=sys.stderr)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""What answers: the models, the thread that owns them, a queue for each kind of work, the weights.
+
+/act       ─▶ act queue      ─┐                        ┌─ policy         (swapped by PUT /weights)
+/guidance  ─▶ guidance queue ─┼─▶ inference thread ────┼─ guidance model (frozen)
+/reward    ─▶ reward queue   ─┤                        └─ scorer model   (frozen)
+PUT /weights ─▶ swap job     ─┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+import torch
+
+from hintwise import weights
+from hintwise.language_model import LanguageModel, load_language_model
+from hintwise.schemas import ModelInfo
+from service.batcher import Batcher, Item, Result
+from service.hint_generator import HintGenerator
+from service.inference_thread import InferenceThread
+from service.metrics import Metrics
+from service.policy_runner import PolicyRunner
+from service.settings import Settings
+from service.weight_store import WeightStore, sha256_of_file
+
+log = structlog.get_logger("service")
+SPARE_BYTES = 2**20
+"""Room in a weights body for names and metadata."""
+
+
+class Engine:
+    """Loads everything at construction; `running` serves the queues.
+
+    Args:
+        settings: What to load and the limits to keep.
+
+    Raises:
+        ModelNotFound: A model cannot be loaded.
+        StoreUnusable: The weights directory cannot serve this model.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        torch.set_num_threads(settings.num_threads)
+        self.settings = settings
+        self.metrics = Metrics()
+        self.thread = InferenceThread()
+        frozen: dict[str, LanguageModel] = {}
+        for name in (settings.guidance, settings.scorer_model):
+            frozen.setdefault(name, load_language_model(name, device=settings.device))
+        self.policy = PolicyRunner(
+            load_language_model(settings.model, device=settings.device), alpha=settings.alpha, beta=settings.beta
+        )
+        self.hints = HintGenerator(frozen[settings.guidance])
+        self.scorer = PolicyRunner(frozen[settings.scorer_model])
+        self.store = WeightStore(settings.weights_dir, max_retained=settings.max_retained_versions)
+        self._serve_last_version()
+        self.max_weights_bytes = SPARE_BYTES + 2 * sum(t.nbytes for t in weights.state_of(self.policy.policy).values())
+        self.act_queue = self._queue("act", self.policy.score)
+        self.reward_queue = self._queue("reward", self.scorer.score)
+        self.guidance_queue = self._queue("guidance", self.hints.write)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serves the queues inside the block; afterwards the thread and the directory are free."""
+        queues = (self.act_queue, self.reward_queue, self.guidance_queue)
+        serving = [asyncio.create_task(queue.run()) for queue in queues]
+        try:
+            yield
+        finally:
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
+            self.thread.stop()
+            self.store.close()
+
+    def _queue(self, kind: str, forward: Callable[[Sequence[Item]], Sequence[Result]]) -> Batcher[Item, Result]:
+        queue = Batcher(
+            forward,
+            self.thread,
+            max_batch_tokens=self.settings.max_batch_tokens,
+            max_queue_items=self.settings.max_queue_observations,
+            on_batch=self.metrics.batch_observer(kind),
+        )
+        self.metrics.queue_tokens.labels(kind).set_function(lambda: queue.queued_tokens)
+        return queue
+
+    def _serve_last_version(self) -> None:
+        """Serves what the weights directory keeps, or keeps the model as it came as version 1."""
+        model = self.policy.language_model
+        path = self.store.open(
+            architecture=model.architecture, tokenizer_sha256=model.tokenizer_sha256, base_sha256=model.sha256
+        )
+        if path is None:
+            part = self.store.new_part()
+            part.write_bytes(weights.dump(self.policy.policy))
+            self.policy.policy_version = self.store.add(part, sha256_of_file(part)).policy_version
+        else:
+            state = weights.read(path)
+            weights.check_fits(state, weights.state_of(self.policy.policy))
+            self.policy.swap(state, self.store.current.policy_version)
+            log.info("restored weights", policy_version=self.policy.policy_version, weights_dir=str(path.parent))
+        self.metrics.policy_version.set(self.policy.policy_version)
+
+
+def model_info(model: LanguageModel) -> ModelInfo:
+    """Returns what `/info` says about a model."""
+    return ModelInfo(
+        name=model.name,
+        sha256=model.sha256,
+        architecture=model.architecture,
+        num_parameters=model.num_parameters,
+        max_prompt_tokens=model.max_tokens,
+    )

@@ -1,0 +1,72 @@
+"""Around every request: an id, a time, a count, the headers every answer carries.
+
+Pure ASGI: Starlette's BaseHTTPMiddleware would hide a client's disconnect from the handlers.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.metrics import Metrics
+
+log = structlog.get_logger("service")
+ACCEPTED_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+
+
+class RequestContext:
+    """Adds `X-Request-Id` and `X-Policy-Version`, counts and times requests.
+
+    Args:
+        app: What answers.
+        metrics: Where requests are counted.
+        policy_version: Gives the version that serves, 0 while none does.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, policy_version: Callable[[], int]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._policy_version = policy_version
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                if version := self._policy_version():
+                    headers.setdefault("X-Policy-Version", str(version))
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_headers)
+            finally:
+                self._count(scope, status, time.perf_counter() - started)
+
+    def _count(self, scope: Scope, status: int, duration_s: float) -> None:
+        route = scope.get("route")
+        endpoint = getattr(route, "path", "other")  # never the raw path: strangers would make series
+        self._metrics.requests.labels(endpoint, status or "gone").inc()
+        self._metrics.request_seconds.labels(endpoint).observe(duration_s)
+        log.debug("request", method=scope["method"], endpoint=endpoint, status=status, duration_ms=duration_s * 1e3)
+
+
+def _request_id(scope: Scope) -> str:
+    """Returns the caller's id when it is harmless in logs and headers, else a fresh one."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if ACCEPTED_ID.fullmatch(given) else secrets.token_hex(8)

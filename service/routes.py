@@ -1,0 +1,176 @@
+"""The endpoints: schema -> engine -> schema, one short function each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import FileResponse, PlainTextResponse, Response
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
+
+from hintwise.describers import DESCRIBED_ENV_IDS
+from hintwise.errors import Overloaded, Unavailable
+from hintwise.prompts import PROMPT_TEMPLATE_VERSION
+from hintwise.schemas import (
+    API_VERSION,
+    MAX_ACTIONS,
+    MAX_GUIDANCE_OBSERVATIONS,
+    MAX_OBSERVATIONS,
+    MAX_REWARD_ITEMS,
+    ActRequest,
+    ActResponse,
+    GuidanceRequest,
+    GuidanceResponse,
+    Limits,
+    Problem,
+    RewardRequest,
+    RewardResponse,
+    ServiceInfo,
+    WeightsInfo,
+)
+from service.act import act
+from service.bodies import Body, deadline_of, read_json, while_connected
+from service.engine import Engine, model_info
+from service.guidance import guide
+from service.reward import reward
+from service.reward_scorer import SCORERS
+from service.weight_swap import WeightSwap, weights_info
+
+CLIENT_LEFT = 499
+"""nginx's word for a caller that hung up; nobody reads it, the metrics count it."""
+READY_TIMEOUT_S = 5.0
+PROBLEMS: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "A failure, RFC 9457"}}
+
+router = APIRouter(responses=PROBLEMS)
+
+
+def the_engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def the_weight_swap(request: Request) -> WeightSwap:
+    swap: WeightSwap = request.app.state.weight_swap
+    return swap
+
+
+CurrentEngine = Annotated[Engine, Depends(the_engine)]
+Answer = Callable[..., Awaitable[dict[str, Any]]]
+
+
+@router.post("/act", responses={200: {"model": ActResponse}}, tags=["inference"])
+async def post_act(request: Request, engine: CurrentEngine) -> Response:
+    """Chooses one legal action for each observation, under the policy that serves now."""
+    return await _answer(request, engine, "act", ActRequest, act)
+
+
+@router.post("/guidance", responses={200: {"model": GuidanceResponse}}, tags=["inference"])
+async def post_guidance(request: Request, engine: CurrentEngine) -> Response:
+    """Writes hints for each observation, under the frozen guidance model."""
+    return await _answer(request, engine, "guidance", GuidanceRequest, guide)
+
+
+@router.post("/reward", responses={200: {"model": RewardResponse}}, tags=["inference"])
+async def post_reward(request: Request, engine: CurrentEngine) -> Response:
+    """Turns hints and transitions into rewards, under the frozen scorer model."""
+    return await _answer(request, engine, "reward", RewardRequest, reward)
+
+
+@router.get("/weights", tags=["weights"])
+async def get_weights(engine: CurrentEngine) -> WeightsInfo:
+    """Tells which weights serve now."""
+    return weights_info(engine)
+
+
+@router.get("/weights/{policy_version}", response_class=FileResponse, tags=["weights"])
+async def download_weights(
+    engine: CurrentEngine, policy_version: Annotated[str, Path(description="A retained version.")]
+) -> Response:
+    """Streams a retained version as a safetensors file."""
+    path = engine.store.path_of(_version_number(policy_version))
+    return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+
+
+@router.put("/weights", tags=["weights"])
+async def put_weights(request: Request, swap: Annotated[WeightSwap, Depends(the_weight_swap)]) -> WeightsInfo:
+    """Serves new weights (a safetensors body) once they are verified and kept; needs If-Match and Content-Digest."""
+    return await swap.put(request)
+
+
+@router.get("/info", tags=["operations"])
+async def get_info(engine: CurrentEngine) -> ServiceInfo:
+    """Tells the models, the limits and what requests may name."""
+    settings = engine.settings
+    return ServiceInfo(
+        api_version=API_VERSION,
+        policy_version=engine.policy.policy_version,
+        readout=settings.readout,
+        prompt_template_version=PROMPT_TEMPLATE_VERSION,
+        device=str(engine.policy.language_model.device),
+        policy=model_info(engine.policy.language_model),
+        guidance=model_info(engine.hints.language_model),
+        scorer=model_info(engine.scorer.language_model),
+        scorers=list(SCORERS),
+        env_ids=list(DESCRIBED_ENV_IDS),
+        limits=Limits(
+            max_observations=MAX_OBSERVATIONS,
+            max_guidance_observations=MAX_GUIDANCE_OBSERVATIONS,
+            max_reward_items=MAX_REWARD_ITEMS,
+            max_actions=MAX_ACTIONS,
+            max_body_bytes=settings.max_body_bytes,
+            max_weights_bytes=engine.max_weights_bytes,
+            max_batch_tokens=settings.max_batch_tokens,
+            max_queue_observations=settings.max_queue_observations,
+            max_request_timeout_ms=settings.max_request_timeout_ms,
+            default_request_timeout_ms=settings.request_timeout_ms,
+        ),
+    )
+
+
+@router.get("/livez", response_class=PlainTextResponse, tags=["operations"])
+async def get_livez() -> str:
+    """Answers while the process runs."""
+    return "alive\n"
+
+
+@router.get("/readyz", response_class=PlainTextResponse, tags=["operations"])
+async def get_readyz(engine: CurrentEngine) -> str:
+    """Answers once a job has passed through the model thread, so a stuck thread is not ready."""
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            await engine.thread.run(lambda: None)
+    except TimeoutError as error:
+        raise Unavailable(
+            f"the model thread did not answer within {READY_TIMEOUT_S:g} s", retry_after_s=READY_TIMEOUT_S
+        ) from error
+    return "ready\n"
+
+
+@router.get("/metrics", response_class=PlainTextResponse, tags=["operations"])
+async def get_metrics(engine: CurrentEngine) -> Response:
+    """Tells what the service counts, in Prometheus' text format."""
+    return Response(engine.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _answer(request: Request, engine: Engine, kind: str, schema: type[Body], answer: Answer) -> Response:
+    """Reads the body, asks `answer` while the caller is there, and writes the answer."""
+    settings = engine.settings
+    deadline = deadline_of(request, default_ms=settings.request_timeout_ms, max_ms=settings.max_request_timeout_ms)
+    try:
+        body = await read_json(request, schema, max_bytes=settings.max_body_bytes)
+        content = await while_connected(request, answer(engine, body, deadline=deadline))
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_LEFT)
+    except Overloaded:
+        engine.metrics.refused.labels(kind).inc()
+        raise
+    headers = {"X-Policy-Version": str(content["policy_version"])} if "policy_version" in content else None
+    return Response(to_json(content), media_type="application/json", headers=headers)
+
+
+def _version_number(text: str) -> int:
+    """Returns the version a path names; what is no number is no version either."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else -1

@@ -1,0 +1,94 @@
+"""Every setting of the service, once: `--max-batch-tokens` is HINTWISE_MAX_BATCH_TOKENS.
+
+A flag wins over the environment, which wins over the default. An unknown flag is an error.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import AliasChoices, Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from hintwise.language_model import CHOICES
+
+
+class Settings(BaseSettings):
+    """Serves a language-model policy (POST /act), hints (POST /guidance) and rewards (POST /reward)."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HINTWISE_",
+        cli_prog_name="python -m service",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        extra="ignore",  # other programs of the project read other HINTWISE_ variables
+        protected_namespaces=(),
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on; without access tokens, loopback only.")
+    port: int = Field(0, ge=0, le=65_535, description="TCP port; 0 takes a free one.")
+    model: str = Field("embedded", description=f"The policy's language model: {CHOICES}.")
+    guidance: str = Field("embedded", description="Frozen model that writes hints; same choices.")
+    scorer_model: str = Field("embedded", description="Frozen model that scores rewards; same choices.")
+    readout: Literal["phrase"] = Field("phrase", description="How actions are read from the model.")
+    alpha: float = Field(0.0, ge=0, le=2, description="Exponent of phrase length in tokens; 0 sums, 1 averages.")
+    beta: float = Field(1.0, gt=0, le=100, description="Inverse temperature of phrase scores.")
+    device: str = Field("cpu", description="cpu, cuda or cuda:N.")
+    num_threads: int = Field(
+        1,
+        ge=1,
+        description="CPU threads for one forward pass; a worker on the same machine needs its own.",
+    )
+    weights_dir: Path = Field(
+        Path("weights"), description="Directory that keeps policy versions across restarts; one service at a time."
+    )
+    max_retained_versions: int = Field(8, ge=1, description="Policy versions kept on disk.")
+    max_batch_tokens: int = Field(
+        4_096,
+        ge=1,
+        description="Padded tokens in one forward pass: more raises throughput and the longest wait of a lone request.",
+    )
+    max_queue_observations: int = Field(
+        8_192, ge=4_096, description="Observations that may wait; beyond them requests get 429."
+    )
+    max_body_bytes: int = Field(16 * 2**20, ge=1_024, description="Largest JSON body, in bytes.")
+    request_timeout_ms: int = Field(
+        30_000, ge=1, description="Time for queue and compute where the request names none, in milliseconds."
+    )
+    max_request_timeout_ms: int = Field(
+        600_000, ge=1, description="Longest time a request may ask for, in milliseconds."
+    )
+    shutdown_timeout_s: int = Field(
+        30, ge=1, description="After SIGTERM, time for accepted requests to finish, in seconds."
+    )
+    log_format: Literal["console", "json"] = Field("console", description="Shape of the log lines on stderr.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug adds a line for every request."
+    )
+    exit_with_parent: bool = Field(
+        False,
+        description="Stop when the process that started the service ends.",
+        validation_alias=AliasChoices("exit_with_parent", "exit-with-parent"),
+    )
+
+    @model_validator(mode="after")
+    def _refuse_open_address(self) -> Self:
+        if not _is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} can be reached by others, and this version has no access tokens; "
+                "listen on 127.0.0.1 and put an authenticating proxy in front"
+            )
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

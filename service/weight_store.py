@@ -1,0 +1,199 @@
+"""Policy versions on disk: numbers that rise and are never used twice, also across restarts.
+
+    DIR/versions.json                 what is kept, what serves, the highest number ever
+    DIR/policy-000012.safetensors     one file a retained version
+    DIR/lock                          held by the service that uses the directory
+
+A version is written and recorded before it serves. Whatever moment a service is killed at, the
+next one finds every file the record names, and serves the last version recorded.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from hintwise.errors import HintwiseError, NotRetained
+
+CHUNK_BYTES = 2**20
+
+
+class Version(BaseModel):
+    policy_version: int
+    sha256: str
+    created_at: datetime
+
+
+class Record(BaseModel):
+    """`versions.json`."""
+
+    architecture: str
+    tokenizer_sha256: str
+    base_sha256: str
+    current: int
+    highest: int
+    versions: list[Version]
+
+
+class StoreUnusable(HintwiseError):
+    """The weights directory cannot serve this model; the service does not start."""
+
+    title = "Weights directory unusable"
+
+
+class WeightStore:
+    """Keeps the last `max_retained` versions in one directory.
+
+    Args:
+        directory: Created when missing.
+        max_retained: Versions whose files are kept; the oldest go first.
+
+    Raises:
+        StoreUnusable: Another service holds the directory, or it cannot be written.
+    """
+
+    def __init__(self, directory: Path, *, max_retained: int) -> None:
+        self.directory = directory
+        self._max_retained = max_retained
+        self._record: Record | None = None
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = (directory / "lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreUnusable(f"another service uses {directory}; stop it or pass another --weights-dir") from error
+        except OSError as error:
+            raise StoreUnusable(f"{directory} cannot be written ({error}); pass another --weights-dir") from error
+        for unfinished in directory.glob("*.part"):
+            unfinished.unlink()
+
+    @property
+    def current(self) -> Version:
+        """The version that serves."""
+        return self._find(self._known.current)
+
+    @property
+    def retained_versions(self) -> list[int]:
+        return [version.policy_version for version in self._known.versions]
+
+    def open(self, *, architecture: str, tokenizer_sha256: str, base_sha256: str) -> Path | None:
+        """Returns the file of the last good version, or None when nothing has been kept yet.
+
+        Raises:
+            StoreUnusable: What is kept belongs to another model, or no kept file is whole.
+        """
+        path = self.directory / "versions.json"
+        wanted = {"architecture": architecture, "tokenizer_sha256": tokenizer_sha256, "base_sha256": base_sha256}
+        if not path.exists():
+            self._record = Record(**wanted, current=0, highest=0, versions=[])
+            return None
+        try:
+            record = Record.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise StoreUnusable(f"{path} is damaged: {error.errors()[0]['msg']}; pass another --weights-dir") from error
+        for name, value in wanted.items():
+            if getattr(record, name) != value:
+                raise StoreUnusable(
+                    f"{self.directory} keeps versions of another model ({name} differs: {getattr(record, name)} there, "
+                    f"{value} here); pass another --weights-dir"
+                )
+        self._record = record
+        return self._last_good(record)
+
+    def path_of(self, policy_version: int) -> Path:
+        """Returns the file of a retained version.
+
+        Raises:
+            NotRetained: It is not kept; the message lists what is.
+        """
+        self._find(policy_version)
+        return self._file(policy_version)
+
+    def new_part(self) -> Path:
+        """Returns an empty file in the directory for weights that arrive; give it to `add`, or remove it."""
+        descriptor, name = tempfile.mkstemp(dir=self.directory, suffix=".part")
+        os.close(descriptor)
+        return Path(name)
+
+    def add(self, part: Path, sha256: str) -> Version:
+        """Keeps verified weights as the next version and records it as the one that serves."""
+        record = self._known
+        version = Version(policy_version=record.highest + 1, sha256=sha256, created_at=datetime.now(UTC))
+        _sync(part)
+        part.rename(self._file(version.policy_version))
+        kept = [*record.versions, version]
+        dropped, kept = kept[: -self._max_retained], kept[-self._max_retained :]
+        self._write(
+            record.model_copy(
+                update={"current": version.policy_version, "highest": version.policy_version, "versions": kept}
+            )
+        )
+        for old in dropped:
+            self._file(old.policy_version).unlink(missing_ok=True)
+        return version
+
+    def close(self) -> None:
+        """Lets another service use the directory."""
+        self._lock.close()
+
+    @property
+    def _known(self) -> Record:
+        if self._record is None:
+            raise RuntimeError("open the store before using it")
+        return self._record
+
+    def _find(self, policy_version: int) -> Version:
+        for version in self._known.versions:
+            if version.policy_version == policy_version:
+                return version
+        raise NotRetained(f"version {policy_version} is not kept; kept are {self.retained_versions}")
+
+    def _file(self, policy_version: int) -> Path:
+        return self.directory / f"policy-{policy_version:06d}.safetensors"
+
+    def _last_good(self, record: Record) -> Path:
+        """Returns the current version's file, or the newest one that is whole, recorded as current."""
+        newest_first = sorted(record.versions, key=lambda v: (v.policy_version == record.current, v.policy_version))[
+            ::-1
+        ]
+        for version in newest_first:
+            path = self._file(version.policy_version)
+            if path.exists() and sha256_of_file(path) == version.sha256:
+                if version.policy_version != record.current:
+                    self._write(record.model_copy(update={"current": version.policy_version}))
+                return path
+        raise StoreUnusable(f"no version kept in {self.directory} is whole; pass another --weights-dir")
+
+    def _write(self, record: Record) -> None:
+        path = self.directory / "versions.json"
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(record.model_dump(mode="json"), indent=1))
+        _sync(part)
+        part.rename(path)
+        _sync(self.directory)
+        self._record = record
+
+
+def sha256_of_file(path: Path) -> str:
+    """Returns the hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Returns once a file, or the names in a directory, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
