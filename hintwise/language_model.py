@@ -13,6 +13,7 @@ Weights come from safetensors alone: a pickle runs code when it is read.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -99,8 +100,10 @@ def _source(name: str) -> str:
     """Returns what transformers is asked for: a directory that exists, or a hub id."""
     if name == "embedded":
         return str(EMBEDDED_DIR)
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return name
+    if get_close_matches(name, ["embedded"], cutoff=0.8):
+        raise ModelNotFound(f"there is no model {name!r}; did you mean 'embedded'?")
     is_hub_id = name.count("/") <= 1 and not name.startswith((".", "/", "~")) and "\\" not in name and name
     if not is_hub_id or Path(name).exists():
         raise ModelNotFound(f"model {name!r} is neither a directory nor a hub id; {CHOICES}")

@@ -6,7 +6,6 @@ safetensors refuses shared tensors, and loading the one restores the other.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import math
 from collections.abc import Mapping
@@ -17,7 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from hintwise.errors import InvalidRequest, Offence, WeightsRejected
+from hintwise.digests import content_digest as content_digest
+from hintwise.digests import parse_content_digest as parse_content_digest
+from hintwise.digests import sha256_of as sha256_of
+from hintwise.errors import Offence, WeightsRejected
 
 MAX_NAMED_OFFENCES = 8
 """A wrong architecture differs in every tensor; the first few tell enough."""
@@ -82,11 +84,6 @@ def apply(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             tensor.copy_(state[name])
 
 
-def sha256_of(data: bytes) -> str:
-    """Returns the hex digest of `data`."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def state_sha256(state: Mapping[str, Tensor]) -> str:
     """Returns one hex digest of named tensors, whatever order or file they came in."""
     digest = hashlib.sha256()
@@ -95,32 +92,6 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def content_digest(sha256: str) -> str:
-    """Returns a hex digest as a `Content-Digest` header (RFC 9530)."""
-    return f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"
-
-
-def parse_content_digest(header: str) -> str:
-    """Returns the hex digest that a `Content-Digest` header holds.
-
-    Raises:
-        InvalidRequest: The header has no well-formed sha-256 member.
-    """
-    for member in header.split(","):
-        algorithm, _, value = member.strip().partition("=")
-        if algorithm == "sha-256" and len(value) > 2 and value[0] == value[-1] == ":":
-            try:
-                digest = base64.b64decode(value[1:-1], validate=True)
-            except ValueError:
-                break
-            if len(digest) == 32:
-                return digest.hex()
-    raise InvalidRequest(
-        "Content-Digest has no valid sha-256 member",
-        errors=[Offence("Content-Digest", "send sha-256=:BASE64 OF THE BODY'S SHA-256:")],
-    )
 
 
 def _offence(name: str, state: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Offence | None:

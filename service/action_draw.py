@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hintwise.schemas import MAX_SEED
+from hintwise.fields import MAX_SEED
 from service.sampling import gumbels, uniforms
 
 STREAM_ACTION, STREAM_EXPLORE, STREAM_HINT = 0, 1, 2

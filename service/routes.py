@@ -13,13 +13,10 @@ from starlette.requests import ClientDisconnect
 
 from hintwise.describers import DESCRIBED_ENV_IDS
 from hintwise.errors import Overloaded, Unavailable
+from hintwise.fields import MAX_ACTIONS, MAX_GUIDANCE_OBSERVATIONS, MAX_OBSERVATIONS, MAX_REWARD_ITEMS
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION
 from hintwise.schemas import (
     API_VERSION,
-    MAX_ACTIONS,
-    MAX_GUIDANCE_OBSERVATIONS,
-    MAX_OBSERVATIONS,
-    MAX_REWARD_ITEMS,
     ActRequest,
     ActResponse,
     GuidanceRequest,

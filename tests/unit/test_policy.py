@@ -16,7 +16,7 @@ def policy(embedded):
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # an untrained value head is zero and would hide a wrong position
         policy.value_head.weight.copy_(torch.randn(policy.value_head.weight.shape, generator=generator))
-    yield policy
+    return policy
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,81 @@
+"""The import rules of docs/architecture.md, checked by reading the source."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FORBIDDEN = {
+    "hintwise": {"service", "worker", "fastapi", "uvicorn", "gymnasium"},
+    "service": {"worker", "gymnasium"},
+    "worker": {"service", "fastapi", "uvicorn"},
+}
+TORCH_FREE = [
+    "hintwise/__init__.py",
+    "hintwise/client.py",
+    "hintwise/errors.py",
+    "hintwise/prompts.py",
+    "hintwise/schemas.py",
+    "service/batcher.py",
+]
+MAX_LINES = 300
+MAX_FUNCTION_LINES = 50
+NO_NAMES = {"utils", "common", "base", "manager", "helper", "helpers", "misc"}
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names imported by one file, function bodies included."""
+    names = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: use absolute imports"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def every_file() -> list[Path]:
+    return [path for package in FORBIDDEN for path in files(package)]
+
+
+def test_no_forbidden_imports():
+    for package, forbidden in FORBIDDEN.items():
+        for path in files(package):
+            roots = {name.split(".")[0] for name in imports(path)}
+            assert not roots & forbidden, f"{path} imports {roots & forbidden}"
+
+
+def test_algorithms_know_neither_http_nor_environments():
+    for path in files("worker/algorithms"):
+        found = imports(path)
+        assert not {name.split(".")[0] for name in found} & {"httpx", "gymnasium"}, path
+        assert not any(name.startswith("hintwise.client") for name in found), path
+
+
+def test_what_a_light_client_imports_loads_no_torch():
+    for name in TORCH_FREE:
+        roots = {imported.split(".")[0] for imported in imports(ROOT / name)}
+        assert not roots & {"torch", "transformers"}, name
+
+
+def test_files_and_functions_stay_small():
+    for path in every_file():
+        lines = len(path.read_text().splitlines())
+        assert lines <= MAX_LINES, f"{path}: {lines} lines"
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = node.end_lineno - node.lineno + 1
+                assert length <= MAX_FUNCTION_LINES, f"{path}: {node.name} has {length} lines"
+
+
+def test_no_name_that_says_nothing():
+    for path in every_file():
+        assert path.stem not in NO_NAMES, path
