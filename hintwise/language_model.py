@@ -85,7 +85,8 @@ def load_language_model(name: str, *, device: str = "cpu") -> LanguageModel:
     except (OSError, ValueError, KeyError, TypeError) as error:  # transformers has no error of its own
         reason = str(error).strip().splitlines()[0]
         raise ModelNotFound(f"model {name!r} could not be loaded: {reason} {CHOICES}") from error
-    model = loaded.to(torch.device(device)).eval()
+    model = loaded.eval()
+    torch.nn.Module.to(model, device)  # transformers gives its own `to` no types
     _check_head(name, model)
     return LanguageModel(
         name=name,

@@ -23,13 +23,21 @@ from hintwise.language_model import EMBEDDED_DIR
 from hintwise.prompts import PROGRESS_ANSWERS, action_prompt, guidance_prompt, progress_prompt
 
 SEED = 0
-MAX_TOKENS = 1024
+MAX_TOKENS = 2048
 NUM_HARMONICS = 4
 NUMBER_STD = 0.1
 """Standard deviation of the number words' embeddings; GPT-2's other embeddings have 0.02."""
 END_OF_TEXT = "<|endoftext|>"
 SAMPLES = {"CartPole-v1": [0.0] * 4, "MountainCar-v0": [0.0] * 2, "Acrobot-v1": [1.0, 0.0, 1.0, 0.0, 0.0, 0.0]}
 """One observation per described environment, for the words its descriptions use."""
+HINT_WORDS = """
+a again ahead and at away back ball before below between blue box carry close down drop east far fast faster first
+forward from front get go goal green grey hold in into is it keep key lean leans less let locked middle more move
+near next no north not now of off on open or over pick pink place pull purple put reach red room run slow slower so
+south stand start stay steady stop straight take the then to toward toggle turn unlock until up wall west when with
+yellow you your
+""".split()  # noqa: SIM905 (reads as words)
+"""What people write in hints; one token each keeps prompts short."""
 
 
 def texts() -> Iterator[str]:
@@ -42,7 +50,8 @@ def texts() -> Iterator[str]:
             yield action_prompt(observation, task=describer.task, hint=action) + f" {action}\n"
             yield guidance_prompt(observation, task=describer.task, actions=describer.actions) + f" {action}\n"
             yield from (progress_prompt(observation, action) + f" {answer}\n" for answer in PROGRESS_ANSWERS)
-    yield "state: x0 0 x1 1\naction: action 0"  # the generic describer's words
+    yield "state: state 0 x0 1 x1 2\naction: action 0"  # the generic describer's words
+    yield "".join(f" {word}" for word in HINT_WORDS)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

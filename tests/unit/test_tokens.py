@@ -77,19 +77,19 @@ def test_the_embedded_tokenizer_gives_one_token_a_number_word(encoder):
 
 @given(st.text(max_size=60))
 def test_any_text_survives_the_embedded_tokenizer(embedded, text):
-    encoder = TextEncoder(embedded.tokenizer, max_tokens=1024)
+    encoder = TextEncoder(embedded.tokenizer, max_tokens=2048)
     assert embedded.tokenizer.decode(encoder.encode(text)) == text
 
 
 def test_a_text_too_long_to_fit_is_refused_without_tokenizing_it(encoder):
-    with pytest.raises(InvalidRequest, match=r"at least \d+ tokens, but the model reads at most 1024"):
+    with pytest.raises(InvalidRequest, match=r"at least \d+ tokens, but the model reads at most 2048"):
         encoder.encode("a" * 10_000_000)
 
 
 def test_what_follows_the_prompt_counts(encoder):
-    encoder.check_fits(1020, 4)
-    with pytest.raises(InvalidRequest, match="1021 prompt tokens and 4 to follow, but the model reads at most 1024"):
-        encoder.check_fits(1021, 4)
+    encoder.check_fits(2044, 4)
+    with pytest.raises(InvalidRequest, match="2045 prompt tokens and 4 to follow, but the model reads at most 2048"):
+        encoder.check_fits(2045, 4)
 
 
 def test_a_start_token_goes_in_front_of_prompts_and_not_of_phrases(embedded):
