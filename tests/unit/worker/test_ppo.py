@@ -1,0 +1,188 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hintwise.policy import Policy
+from hintwise.tokens import collate
+from worker.algorithms.hyperparameters import PPOHyperparameters
+from worker.algorithms.ppo import PPO
+from worker.buffers import Rollout
+from worker.seeds import minibatch_generator
+
+PHRASES = ("push left", "push right")
+THREE = ("push left", "push right", "wait")
+
+
+@pytest.fixture
+def policy(language_model):
+    return Policy(language_model)
+
+
+def make_ppo(policy, encoder, **changed):
+    hyperparameters = PPOHyperparameters(minibatch_size=32, update_epochs=4, learning_rate=3e-3, **changed)
+    return PPO(policy, encoder, hyperparameters, minibatch_generator(1))
+
+
+def play(policy, encoder, *, num_steps=16, seed=0, phrase_lists=(PHRASES, PHRASES), num_envs=8):
+    """One-step episodes in which action k is right in state k."""
+    generator = np.random.default_rng(seed)
+    rollout = Rollout.empty(num_steps, num_envs)
+    wanted = generator.integers(2, size=(num_steps, num_envs))
+    rollout.prompts = [f"state: {number}\naction:" for number in wanted.reshape(-1)]
+    rollout.action_phrases = [phrase_lists[number] for number in wanted.reshape(-1)]
+    batch = collate(
+        [encoder.encode(prompt) for prompt in rollout.prompts],
+        [encoder.phrases(phrases) for phrases in rollout.action_phrases],
+    )
+    with torch.no_grad():
+        output = policy(batch)
+    drawn = torch.multinomial(output.log_probs.exp(), 1, generator=torch.Generator().manual_seed(seed))
+    shape = num_steps, num_envs
+    rollout.actions[:] = drawn.reshape(shape)
+    rollout.log_probs[:] = output.log_probs.gather(1, drawn).reshape(shape)
+    rollout.values[:] = output.values.reshape(shape)
+    rollout.rewards[:] = rollout.actions == wanted
+    rollout.terminated[:] = True
+    return rollout
+
+
+def state_of(policy):
+    return {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_ppo_learns_which_action_each_state_wants(policy, encoder):
+    ppo = make_ppo(policy, encoder)
+    for update in range(12):
+        ppo.update(play(policy, encoder, seed=update), learning_rate=3e-3)
+    assert play(policy, encoder, seed=99, num_steps=32).rewards.mean() > 0.95
+
+
+def test_the_first_ratio_is_one(policy, encoder):
+    ppo = make_ppo(policy, encoder)
+    for update in range(3):
+        metrics = ppo.update(play(policy, encoder, seed=update), learning_rate=3e-3)
+        assert metrics.first_ratio_error < 1e-5
+
+
+def test_a_wrong_behaviour_log_prob_shows_in_the_first_ratio(policy, encoder):
+    rollout = play(policy, encoder)
+    rollout.log_probs += 0.1
+    metrics = make_ppo(policy, encoder).update(rollout, learning_rate=1e-4)
+    assert metrics.first_ratio_error == pytest.approx(1 - math.exp(-0.1), abs=1e-5)
+
+
+def test_stale_transitions_do_not_move_the_weights(policy, encoder):
+    rollout, start = play(policy, encoder), state_of(policy)
+    rollout.stale[3, 2] = True
+    make_ppo(policy, encoder).update(rollout, learning_rate=1e-3)
+    once = state_of(policy)
+    policy.load_state_dict(start)
+    rollout.log_probs[3, 2] -= 5.0  # would be a ratio of 148
+    make_ppo(policy, encoder).update(rollout, learning_rate=1e-3)
+    assert same(state_of(policy), once)
+    assert not same(once, start)
+
+
+def test_a_rollout_that_is_all_stale_changes_nothing(policy, encoder):
+    rollout, start = play(policy, encoder), state_of(policy)
+    rollout.stale[:] = True
+    metrics = make_ppo(policy, encoder).update(rollout, learning_rate=1e-3)
+    assert metrics.num_minibatches == 0
+    assert math.isnan(metrics.policy_loss)
+    assert same(state_of(policy), start)
+
+
+def test_target_kl_ends_the_update_before_the_step_that_goes_too_far(policy, encoder):
+    rollout = play(policy, encoder)
+    free = make_ppo(policy, encoder).update(rollout, learning_rate=1e-2)
+    assert free.num_minibatches == 16
+    held = make_ppo(policy, encoder, target_kl=1e-3).update(play(policy, encoder), learning_rate=1e-2)
+    assert 1 <= held.num_minibatches < 16
+
+
+def test_different_numbers_of_legal_actions_give_no_nan(policy, encoder):
+    rollout = play(policy, encoder, phrase_lists=(THREE, PHRASES))
+    metrics = make_ppo(policy, encoder, ent_coef=0.01).update(rollout, learning_rate=1e-3)
+    assert all(math.isfinite(value) for value in dataclasses.astuple(metrics))
+    assert all(torch.isfinite(tensor).all() for tensor in policy.state_dict().values())
+    assert 0 < metrics.entropy < math.log(3)
+
+
+def test_the_entropy_bonus_keeps_the_policy_undecided(policy, encoder, language_model):
+    entropies = []
+    start = state_of(policy)
+    for ent_coef in (0.0, 1.0):
+        policy.load_state_dict(start)
+        ppo = make_ppo(policy, encoder, ent_coef=ent_coef)
+        for update in range(6):
+            metrics = ppo.update(play(policy, encoder, seed=update), learning_rate=3e-3)
+        entropies.append(metrics.entropy)
+    assert entropies[0] < entropies[1]
+
+
+def test_the_value_loss_is_in_units_of_the_value_scale(policy, encoder):
+    rollout = play(policy, encoder)
+    plain = make_ppo(policy, encoder).update(rollout, learning_rate=1e-9).value_loss
+    policy.value_scale.fill_(10.0)  # the head is zero, so that every value stays 0
+    assert make_ppo(policy, encoder).update(rollout, learning_rate=1e-9).value_loss == pytest.approx(
+        plain / 100, rel=1e-3
+    )
+
+
+def test_values_move_towards_the_returns(policy, encoder):
+    policy.value_scale.fill_(5.0)
+    ppo = make_ppo(policy, encoder, vf_coef=1.0)
+    losses = [ppo.update(play(policy, encoder, seed=update), learning_rate=3e-3).value_loss for update in range(8)]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_gradients_are_clipped(policy, encoder):
+    rollout, start = play(policy, encoder), state_of(policy)
+    ppo = make_ppo(policy, encoder, max_grad_norm=1e-12)  # far below Adam's epsilon: no step worth the name
+    metrics = ppo.update(rollout, learning_rate=1e-3)
+    assert metrics.grad_norm > 1e-3  # as it was before clipping
+    assert all(torch.allclose(tensor, start[name], atol=1e-6) for name, tensor in policy.state_dict().items())
+
+
+def test_the_clip_range_stops_the_pull(policy, encoder):
+    rollout = play(policy, encoder)
+    metrics = make_ppo(policy, encoder, clip_coef=1e-6).update(rollout, learning_rate=3e-3)
+    assert metrics.clip_fraction > 0.5
+
+
+@pytest.mark.parametrize(
+    ("ratio", "gained", "lost"),
+    [(math.e, 1.2, math.e), (1 / math.e, 1 / math.e, 0.8)],  # what counts of the ratio where A > 0 and where A < 0
+)
+def test_the_clip_range_bounds_the_gain_but_never_the_loss(policy, encoder, ratio, gained, lost):
+    rollout = play(policy, encoder, num_steps=1, num_envs=2)
+    rollout.log_probs -= math.log(ratio)
+    ppo = make_ppo(policy, encoder)
+    experience = ppo._encode(rollout, np.array([[1.0, -1.0]]))
+    _, measured = ppo._loss(experience, np.array([0, 1]))
+    advantage = 1 / math.sqrt(2)  # 1 and -1, divided by their standard deviation
+    assert measured["policy_loss"] == pytest.approx(-advantage * (gained - lost) / 2, rel=1e-4)
+
+
+def test_every_transition_is_used_once_an_epoch(policy, encoder, monkeypatch):
+    seen = []
+    ppo = make_ppo(policy, encoder)
+    forward = ppo._forward
+    monkeypatch.setattr(ppo, "_forward", lambda experience, chosen: seen.append(chosen) or forward(experience, chosen))
+    ppo.update(play(policy, encoder), learning_rate=1e-3)
+    for epoch in range(4):
+        assert sorted(np.concatenate(seen[4 * epoch : 4 * epoch + 4])) == list(range(128))
+
+
+def test_a_lone_transition_is_learnt_from_without_nan(policy, encoder):
+    rollout = play(policy, encoder, num_steps=1, num_envs=1)
+    metrics = make_ppo(policy, encoder).update(rollout, learning_rate=1e-3)
+    assert math.isfinite(metrics.policy_loss)
+    assert all(torch.isfinite(tensor).all() for tensor in policy.state_dict().values())

@@ -1,0 +1,1 @@
+"""The worker: environments and learning. It knows the service through `hintwise.Client` alone."""

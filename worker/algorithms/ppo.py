@@ -1,0 +1,182 @@
+"""Proximal policy optimization: loss and update.
+
+    L = -min(ratio * A, clip(ratio, 1 - c, 1 + c) * A)      ratio = pi(a|s) / pi_old(a|s)
+        + vf_coef * ((V - R) / value_scale)^2
+        - ent_coef * H[pi(.|s)]
+
+Advantages are normalised within a minibatch. The value loss is taken in units of
+`value_scale`, so that one `vf_coef` fits environments whose returns differ by orders of
+magnitude. Stale transitions take part in the advantages but not in the loss. Dropout stays off.
+
+Source: Schulman et al. 2017, Proximal policy optimization algorithms, eq. 7 and 9.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hintwise.policy import Policy, PolicyOutput
+from hintwise.tokens import PhraseSet, TextEncoder, TokenIds, collate
+from worker.algorithms.hyperparameters import PPOHyperparameters
+from worker.buffers import Rollout, explained_variance, mean
+
+ADAM_EPSILON = 1e-5  # CleanRL's and the original implementation's
+
+
+@dataclass(frozen=True)
+class UpdateMetrics:
+    """What one update did; means over its minibatches unless said otherwise."""
+
+    policy_loss: float
+    value_loss: float  # in units of value_scale squared
+    entropy: float  # nats
+    approx_kl: float  # nats; mean of (ratio - 1) - log ratio
+    clip_fraction: float  # share of ratios beyond the clip range
+    grad_norm: float  # before clipping
+    first_ratio_error: float  # largest |ratio - 1| before the first gradient step: trainer against service
+    explained_variance: float
+    num_minibatches: int  # gradient steps taken
+
+
+class Experience(NamedTuple):
+    """A rollout, flat and encoded: B = S * N transitions."""
+
+    prompts: list[TokenIds]
+    phrase_sets: list[PhraseSet]
+    actions: Tensor  # (B,) int64
+    log_probs: Tensor  # (B,)
+    advantages: Tensor  # (B,)
+    returns: Tensor  # (B,)
+
+
+class PPO:
+    """Improves a policy from rollouts.
+
+    Args:
+        policy: Changed in place.
+        encoder: Turns prompts and phrases into the ids that the service scored.
+        hyperparameters: See `PPOHyperparameters`.
+        generator: Shuffles transitions into minibatches.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        encoder: TextEncoder,
+        hyperparameters: PPOHyperparameters,
+        generator: np.random.Generator,
+    ) -> None:
+        self.policy = policy
+        self.encoder = encoder
+        self.hyperparameters = hyperparameters
+        self.generator = generator
+        self.optimizer = torch.optim.Adam(policy.parameters(), lr=hyperparameters.learning_rate, eps=ADAM_EPSILON)
+
+    def update(self, rollout: Rollout, *, learning_rate: float) -> UpdateMetrics:
+        """Takes up to `update_epochs` passes over the fresh transitions of `rollout`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        hyper = self.hyperparameters
+        advantages = rollout.advantages(gamma=hyper.gamma, gae_lambda=hyper.gae_lambda)
+        experience = self._encode(rollout, advantages)
+        fresh = np.flatnonzero(~rollout.stale)
+        steps: list[dict[str, float]] = []
+        if len(fresh):
+            for _ in range(hyper.update_epochs):
+                if not self._pass_over(experience, fresh, steps):
+                    break
+        return UpdateMetrics(
+            **{name: mean(step[name] for step in steps if name in step) for name in _AVERAGED},
+            first_ratio_error=steps[0]["ratio_error"] if steps else float("nan"),
+            explained_variance=explained_variance(rollout.values, advantages + rollout.values),
+            num_minibatches=sum("grad_norm" in step for step in steps),
+        )
+
+    def _pass_over(self, experience: Experience, fresh: NDArray[np.int64], steps: list[dict[str, float]]) -> bool:
+        """Takes one gradient step per minibatch; returns False once the KL limit ends the update.
+
+        Source for the limit of 1.5 * target_kl, before the step: stable-baselines3, ppo.py.
+        """
+        target_kl = self.hyperparameters.target_kl
+        num_minibatches = max(1, round(len(fresh) / self.hyperparameters.minibatch_size))
+        for chosen in np.array_split(self.generator.permutation(fresh), num_minibatches):
+            loss, measured = self._loss(experience, chosen)
+            steps.append(measured)
+            if target_kl is not None and measured["approx_kl"] > 1.5 * target_kl:
+                return False
+            measured["grad_norm"] = self._descend(loss)
+        return True
+
+    def _loss(self, experience: Experience, chosen: NDArray[np.int64]) -> tuple[Tensor, dict[str, float]]:
+        hyper = self.hyperparameters
+        index = torch.from_numpy(chosen).to(experience.actions.device)
+        output = self._forward(experience, chosen)
+        new = output.log_probs.gather(1, experience.actions[index, None]).squeeze(1)  # (b,)
+        log_ratio = new - experience.log_probs[index]
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - hyper.clip_coef, 1 + hyper.clip_coef)
+        advantages = _normalised(experience.advantages[index])
+        policy_loss = -torch.min(ratio * advantages, clipped * advantages).mean()
+        value_loss = ((output.values - experience.returns[index]) / self.policy.value_scale).square().mean()
+        entropy = _entropy(output.log_probs).mean()
+        loss = policy_loss + hyper.vf_coef * value_loss - hyper.ent_coef * entropy
+        with torch.no_grad():
+            measured = {
+                "policy_loss": policy_loss.item(),
+                "value_loss": value_loss.item(),
+                "entropy": entropy.item(),
+                "approx_kl": (ratio - 1 - log_ratio).mean().item(),
+                "clip_fraction": (clipped != ratio).float().mean().item(),
+                "ratio_error": (ratio - 1).abs().max().item(),
+            }
+        return loss, measured
+
+    def _forward(self, experience: Experience, chosen: NDArray[np.int64]) -> PolicyOutput:
+        batch = collate([experience.prompts[i] for i in chosen], [experience.phrase_sets[i] for i in chosen])
+        output: PolicyOutput = self.policy(batch.to(experience.actions.device))
+        return output
+
+    def _descend(self, loss: Tensor) -> float:
+        """Takes one gradient step and returns the gradient's norm before clipping."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.hyperparameters.max_grad_norm)
+        self.optimizer.step()
+        return norm.item()
+
+    def _encode(self, rollout: Rollout, advantages: NDArray[np.float64]) -> Experience:
+        device = self.policy.value_scale.device
+
+        def flat(array: NDArray[np.float64]) -> Tensor:
+            return torch.from_numpy(array.reshape(-1)).to(device, torch.float32)
+
+        return Experience(
+            prompts=self.encoder.encode_all(rollout.prompts),
+            phrase_sets=[self.encoder.phrases(phrases) for phrases in rollout.action_phrases],
+            actions=torch.from_numpy(rollout.actions.reshape(-1)).to(device),
+            log_probs=flat(rollout.log_probs),
+            advantages=flat(advantages),
+            returns=flat(advantages + rollout.values),
+        )
+
+
+_AVERAGED = "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm"
+
+
+def _normalised(advantages: Tensor) -> Tensor:
+    """Returns advantages with mean 0 and standard deviation 1; a lone one has neither and stays."""
+    if len(advantages) < 2:
+        return advantages
+    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+
+def _entropy(log_probs: Tensor) -> Tensor:
+    """Returns the entropy (B,) of (B, A) log-probabilities; an illegal action's -inf adds 0, not NaN."""
+    finite = log_probs.masked_fill(log_probs == -torch.inf, 0.0)
+    return -(log_probs.exp() * finite).sum(-1)

@@ -1,0 +1,131 @@
+"""Checkpoints: everything a run is made of, in files that run no code when read.
+
+    checkpoints/step-000012288/
+        policy.safetensors       the weights, byte for byte as the service got them
+        optimizer.safetensors    Adam's moments, by parameter
+        state.json               counters, generators, environments, configuration
+
+A checkpoint is written under another name and renamed when whole, so that whatever bears the
+name `step-...` is complete.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from worker.buffers import Episode
+from worker.errors import CheckpointUnusable
+from worker.text_env import EpisodeSnapshot
+
+CHECKPOINTS_DIR = "checkpoints"
+NUM_KEPT = 3
+
+
+class RunState(BaseModel):
+    """What a run remembers besides its tensors."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    step: int  # environment steps
+    update: int  # updates done
+    num_episodes: int
+    recent_episodes: list[Episode]  # the last ones, oldest first
+    num_stale_transitions: int
+    training_s: float  # wall time spent training
+    wait_s: float  # of it, waiting for the service
+    policy_version: int  # the number that the service gave these weights
+    model: str
+    architecture: str
+    tokenizer_sha256: str
+    prompt_template_version: int
+    generator: dict[str, Any]  # numpy bit generator that shuffles minibatches
+    episodes: list[EpisodeSnapshot]  # one per environment
+    num_begun: list[int]  # episodes begun in each environment
+    config: dict[str, Any]
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    state: RunState
+    policy: bytes  # safetensors
+    optimizer: Mapping[str, Tensor]
+
+
+def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> Path:
+    """Writes a checkpoint, removes all but the last few, and returns its directory."""
+    parent = run_dir / CHECKPOINTS_DIR
+    final = parent / f"step-{checkpoint.state.step:09d}"
+    if final.exists():  # the same run at the same step is the same state
+        return final
+    partial = parent / f".writing-{final.name}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    (partial / "policy.safetensors").write_bytes(checkpoint.policy)
+    (partial / "optimizer.safetensors").write_bytes(save(dict(checkpoint.optimizer)))
+    (partial / "state.json").write_text(checkpoint.state.model_dump_json())
+    partial.rename(final)
+    for old in _directories(run_dir)[:-NUM_KEPT]:
+        shutil.rmtree(old)
+    return final
+
+
+def last_checkpoint(run_dir: Path) -> Path | None:
+    """Returns the directory of the last whole checkpoint of a run, if there is one."""
+    found = _directories(run_dir)
+    return found[-1] if found else None
+
+
+def load_checkpoint(directory: Path) -> Checkpoint:
+    """Returns what `save_checkpoint` wrote.
+
+    Raises:
+        CheckpointUnusable: A file is missing or damaged.
+    """
+    try:
+        state = RunState.model_validate_json((directory / "state.json").read_bytes())
+        policy = (directory / "policy.safetensors").read_bytes()
+        load(policy)
+        optimizer = load((directory / "optimizer.safetensors").read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise CheckpointUnusable(f"checkpoint {directory} cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise CheckpointUnusable(f"checkpoint {directory}: state.json: {place}: {first['msg']}") from error
+    return Checkpoint(state, policy, optimizer)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """Returns copies of the optimizer's state, named `<parameter>/<what>`."""
+    return {
+        f"{name}/{what}": tensor.detach().cpu().clone().contiguous()
+        for name, parameter in module.named_parameters()
+        for what, tensor in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Puts back what `optimizer_tensors` returned."""
+    names = [name for name, _ in module.named_parameters()]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, what = key.rpartition("/")
+        if name not in names:
+            raise CheckpointUnusable(f"the checkpoint's optimizer has a state for {name}, which the policy lacks")
+        state.setdefault(names.index(name), {})[what] = tensor.clone()
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _directories(run_dir: Path) -> list[Path]:
+    return sorted((run_dir / CHECKPOINTS_DIR).glob("step-*"))

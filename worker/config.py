@@ -1,0 +1,127 @@
+"""Every setting of the worker, once: `--total-steps` is HINTWISE_TOTAL_STEPS is `total_steps` in TOML."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from worker.algorithms.hyperparameters import PPOHyperparameters
+from worker.seeds import FIRST_EVALUATION_SEED, FIRST_VALIDATION_SEED, NUM_TRAINING_SEEDS
+
+POSITIONAL = {"positional": True}
+CHANGEABLE = frozenset(
+    {
+        "total_steps",
+        "run_dir",
+        "resume",
+        "checkpoint_every",
+        "service_url",
+        "service_timeout_s",
+        "model",  # the checkpoint's own architecture and tokenizer are compared instead
+        "device",
+        "num_threads",
+    }
+)
+"""Settings that a resumed run may change: they do not enter its numbers, or only decide where it ends."""
+
+RunDir = Annotated[Path, Field(json_schema_extra=POSITIONAL, description="Directory that `train` wrote.")]
+
+
+class ServiceSettings(BaseModel):
+    """The service"""
+
+    service_url: str | None = Field(
+        None, pattern=r"^https?://\S+$", description="Service to use; none: start one, and stop it at the end."
+    )
+    model: str | None = Field(
+        None,
+        description="Language model: `embedded`, a directory or a hub id; none: what the service at --service-url "
+        "says, else `embedded`.",
+    )
+    service_timeout_s: float = Field(
+        120.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long the service may be away before the run ends, in seconds.",
+    )
+    num_threads: int = Field(
+        1, ge=1, description="CPU threads of this process; a service on the same machine needs its own."
+    )
+
+
+class RunSettings(BaseModel):
+    """The run"""
+
+    env_id: str = Field(min_length=1, description="Gymnasium environment, such as CartPole-v1.")
+    algorithm: Literal["ppo"] = Field("ppo", description="How the policy learns.")
+    total_steps: int = Field(
+        100_000, ge=1, description="Environment steps of the whole run, all environments together."
+    )
+    seed: int = Field(1, ge=0, lt=NUM_TRAINING_SEEDS, description="Everything random derives from it.")
+    run_dir: Path | None = Field(
+        None, description="Where the run is written; none: runs/<env_id>-<algorithm>-seed<seed>."
+    )
+    resume: bool = Field(False, description="Go on from the last checkpoint in the run directory.")
+    checkpoint_every: int = Field(10, ge=1, description="Updates between two checkpoints.")
+    device: str = Field(
+        "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where gradients are computed: cpu, cuda, cuda:N."
+    )
+
+
+class TrainConfig(RunSettings, ServiceSettings, PPOHyperparameters):
+    """Trains a policy: environments and gradients here, every action from the service."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    @property
+    def directory(self) -> Path:
+        """Where the run is written."""
+        if self.run_dir is not None:
+            return self.run_dir
+        env_id = re.sub(r"[^\w.-]+", "-", self.env_id)
+        return Path("runs") / f"{env_id}-{self.algorithm}-seed{self.seed}"
+
+    @property
+    def num_updates(self) -> int:
+        """Updates of the whole run; a last rollout that would not be full is left out."""
+        return self.total_steps // self.batch_size
+
+    @model_validator(mode="after")
+    def _check_one_update_fits(self) -> Self:
+        if self.num_updates == 0:
+            raise ValueError(
+                f"total_steps {self.total_steps} is less than one update: "
+                f"num_envs {self.num_envs} x num_steps {self.num_steps} = {self.batch_size}"
+            )
+        return self
+
+
+class EvaluateConfig(ServiceSettings):
+    """Plays fresh episodes with a run's last checkpoint and prints one JSON line."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    run_dir: RunDir
+    episodes: int = Field(100, ge=1, description="Episodes to play.")
+    seed: int = Field(
+        FIRST_EVALUATION_SEED,
+        ge=FIRST_VALIDATION_SEED,
+        le=2**31,
+        description="Seed of the first episode; episode i has this + i. From 900,000: evaluation; "
+        "from 500,000: validation; below: training, refused.",
+    )
+    greedy: bool = Field(False, description="Take the likeliest action instead of sampling.")
+    num_envs: int = Field(
+        64, ge=1, le=1_024, description="Environments side by side; changes the speed and nothing else."
+    )
+
+
+class PlotConfig(BaseModel):
+    """Draws a run's learning curve to learning_curve.png."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run_dir: RunDir

@@ -1,0 +1,69 @@
+"""Where the worker's answers come from: a service somebody runs, or one of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+
+from hintwise.client import Client
+from hintwise.errors import HintwiseError
+from worker.config import ServiceSettings
+from worker.errors import UsageError
+from worker.local_service import LocalService
+
+START_TIMEOUT_S = 10.0
+"""A service that was named has to be there: a wrong address should show at once."""
+
+
+@contextmanager
+def connect(
+    settings: ServiceSettings,
+    *,
+    weights_dir: Path,
+    log_path: Path,
+    say: Callable[[str], None],
+    on_wait: Callable[[str, float], None],
+) -> Iterator[Client]:
+    """Yields a client of the named service, or of a new one that ends with the block.
+
+    Args:
+        settings: `service_url`, `model` and `service_timeout_s`.
+        weights_dir: Where a new service keeps versions.
+        log_path: Where its output goes.
+        say: Told of every restart.
+        on_wait: Called before each retry with what was wrong and the seconds since the first attempt.
+
+    Raises:
+        UsageError: `service_url` or the access token cannot be used.
+        ServiceUnreachable: Nobody answers at `service_url`.
+        LocalServiceFailed: A new service did not start.
+    """
+    with ExitStack() as stack:
+        own: LocalService | None = None
+        url = settings.service_url
+        if url is None:
+            local = LocalService(model=settings.model or "embedded", weights_dir=weights_dir, log_path=log_path)
+            own = stack.enter_context(local)
+            url = own.url
+
+        def wait(error: HintwiseError, waited_s: float) -> None:
+            if own is not None and own.revive():
+                say(f"the service died and was started again ({own.num_restarts}); its output is in {log_path}")
+            on_wait(error.title.lower(), waited_s)
+
+        client = _open_client(url, settings.service_timeout_s, wait, direct=own is not None)
+        with client:
+            client.wait_until_ready(timeout_s=START_TIMEOUT_S)
+            yield client
+
+
+def _open_client(url: str, retry_s: float, on_wait: Callable[[HintwiseError, float], None], *, direct: bool) -> Client:
+    """Returns a client; a direct one asks no proxy, for none can reach this machine's loopback."""
+    transport = httpx.HTTPTransport() if direct else None
+    try:
+        return Client(url, retry_s=retry_s, transport=transport, on_wait=on_wait)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error

@@ -1,0 +1,64 @@
+"""Errors that end a worker; each becomes one line on stderr and an exit status.
+
+HintwiseError
+└── WorkerError                   1
+    ├── UsageError                2  a flag, variable or configuration file is wrong
+    │   └── RunDirTaken           2  the run directory already holds a run
+    ├── EnvironmentUnsupported    1  no such environment, or its actions are not Discrete
+    ├── EnvironmentNotReplayable  1  the same seed and actions led to another observation
+    ├── CheckpointUnusable        1  missing, damaged, or of a run with other settings
+    ├── ServiceMismatch           1  the service runs another model, tokenizer or prompt template
+    ├── LocalServiceFailed        1  the service that the worker started did not come up
+    └── Interrupted         128 + n  signal n asked the worker to stop
+"""
+
+from __future__ import annotations
+
+from hintwise.errors import HintwiseError
+
+
+class WorkerError(HintwiseError):
+    """Base of every error that the worker itself raises."""
+
+    exit_status = 1
+
+
+class UsageError(WorkerError):
+    exit_status = 2
+
+
+class RunDirTaken(UsageError):
+    pass
+
+
+class EnvironmentUnsupported(WorkerError):
+    pass
+
+
+class EnvironmentNotReplayable(WorkerError):
+    pass
+
+
+class CheckpointUnusable(WorkerError):
+    pass
+
+
+class ServiceMismatch(WorkerError):
+    pass
+
+
+class LocalServiceFailed(WorkerError):
+    pass
+
+
+class Interrupted(WorkerError):
+    """A signal asked the worker to stop, and it stopped cleanly.
+
+    Args:
+        detail: What was saved and how to go on.
+        signal_number: The signal that was received.
+    """
+
+    def __init__(self, detail: str, *, signal_number: int) -> None:
+        super().__init__(detail)
+        self.exit_status = 128 + signal_number

@@ -1,0 +1,178 @@
+"""Plays fresh episodes with a trained policy and reports the environment's own return.
+
+Episode i is reset with seed S + i, and the seed of each action derives from the episode's seed
+and the step alone: how many environments run side by side changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hintwise.client import Client
+from worker.checkpoint import RunState, last_checkpoint, load_checkpoint
+from worker.config import EvaluateConfig
+from worker.connection import connect
+from worker.errors import CheckpointUnusable, WorkerError
+from worker.seeds import FIRST_EVALUATION_SEED, evaluation_action_seed
+from worker.served_policy import ServedPolicy
+from worker.text_env import TextEnv
+
+Mode = Literal["greedy", "sample"]
+NUM_ENVS = 64
+Connect = Callable[..., AbstractContextManager[Client]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the episodes came to."""
+
+    mean_return: float
+    std_return: float  # over the episodes, ddof 0
+    min_return: float
+    success_rate: float | None  # share that reached the environment's reward threshold; None without one
+    episodes: int
+    seed: int  # of the first episode
+    mode: Mode
+    env_id: str
+    policy_version: int
+
+
+@dataclass
+class _Player:
+    """One environment that plays one episode after another."""
+
+    env: TextEnv
+    episode: int = -1  # index of the one it plays
+
+
+def evaluate(config: EvaluateConfig, *, connect: Connect = connect) -> None:
+    """Evaluates a run's last checkpoint and prints one JSON line.
+
+    Raises:
+        CheckpointUnusable: The directory holds no whole checkpoint.
+        ServiceUnreachable: Nobody answers.
+        ServiceMismatch: The service runs another model.
+    """
+    directory = last_checkpoint(config.run_dir)
+    if directory is None:
+        raise CheckpointUnusable(f"{config.run_dir} holds no checkpoint; `train` writes them")
+    checkpoint = load_checkpoint(directory)
+    settings = config.model_copy(update={"model": config.model or checkpoint.state.model})
+    with tempfile.TemporaryDirectory(prefix="hintwise-evaluate-") as scratch:
+        service = connect(
+            settings,
+            weights_dir=Path(scratch) / "weights",
+            log_path=Path(scratch) / "service.log",
+            say=_say,
+            on_wait=_say_waiting,
+        )
+        with service as client:
+            served = _serve(client, checkpoint.state, checkpoint.policy)
+            if config.service_url:
+                _say(f"pushed {directory} to {config.service_url} as version {served.policy_version}; it stays there")
+            evaluation = play_episodes(
+                served,
+                str(checkpoint.state.config["env_id"]),
+                num_episodes=config.episodes,
+                first_seed=config.seed,
+                mode="greedy" if config.greedy else "sample",
+                num_envs=config.num_envs,
+            )
+    print(json.dumps({**asdict(evaluation), "checkpoint": str(directory), "steps": checkpoint.state.step}))  # noqa: T201
+
+
+def play_episodes(
+    served: ServedPolicy,
+    env_id: str,
+    *,
+    num_episodes: int = 100,
+    first_seed: int = FIRST_EVALUATION_SEED,
+    mode: Mode = "greedy",
+    num_envs: int = NUM_ENVS,
+    before_step: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Returns the outcome of `num_episodes` episodes under the served policy.
+
+    Raises:
+        WorkerError: Other weights keep answering, so that the numbers would be of no policy.
+    """
+    players = [_Player(TextEnv(env_id)) for _ in range(min(num_envs, num_episodes))]
+    threshold = players[0].env.reward_threshold
+    returns = _play_all(served, players, num_episodes, first_seed, mode, before_step)
+    for player in players:
+        player.env.close()
+    return Evaluation(
+        mean_return=float(returns.mean()),
+        std_return=float(returns.std()),
+        min_return=float(returns.min()),
+        success_rate=None if threshold is None else float((returns >= threshold).mean()),
+        episodes=num_episodes,
+        seed=first_seed,
+        mode=mode,
+        env_id=env_id,
+        policy_version=served.policy_version,
+    )
+
+
+def _play_all(
+    served: ServedPolicy,
+    players: list[_Player],
+    num_episodes: int,
+    first_seed: int,
+    mode: Mode,
+    before_step: Callable[[], None],
+) -> NDArray[np.float64]:
+    """Returns the return of each episode; a player whose episode ended takes the next one that waits."""
+    returns = np.zeros(num_episodes)
+    waiting = iter(range(num_episodes))
+    playing = [player for player in players if _begin_next(player, waiting, first_seed)]
+    while playing:
+        before_step()
+        seeds = [evaluation_action_seed(first_seed + p.episode, p.env.length) for p in playing]
+        asked = served.ask([p.env.state for p in playing], task=playing[0].env.task, mode=mode, seed=seeds)
+        if asked.stale:
+            raise WorkerError("other weights than the ones to evaluate keep answering; use a service of its own")
+        for player, result in zip(list(playing), asked.results, strict=True):
+            step = player.env.step(result.action)
+            if step.terminated or step.truncated:
+                returns[player.episode] = player.env.episode_return
+                if not _begin_next(player, waiting, first_seed):
+                    playing.remove(player)
+    return returns
+
+
+def _begin_next(player: _Player, waiting: Iterator[int], first_seed: int) -> bool:
+    """Begins the next episode that waits; returns False when none does."""
+    episode = next(waiting, None)
+    if episode is None:
+        return False
+    player.episode = episode
+    player.env.reset(first_seed + episode)
+    return True
+
+
+def _serve(client: Client, state: RunState, policy: bytes) -> ServedPolicy:
+    """Returns the service's policy once it serves the checkpoint's weights."""
+    served = ServedPolicy(client)
+    served.check_fits(architecture=state.architecture, tokenizer_sha256=state.tokenizer_sha256)
+    served.hold(policy)
+    served.resync()
+    return served
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def _say_waiting(reason: str, waited_s: float) -> None:
+    _say(f"waiting for {waited_s:.0f} s: {reason}")

@@ -1,0 +1,225 @@
+"""One run in progress: the policy, its environments, and how both reach a checkpoint.
+
+    run_update:  collect a rollout ──▶ PPO ──▶ boundary ──▶ push
+
+The boundary between two updates is the only place a run is saved at. What it needs is noted
+there, so that a run which fails in the middle of a rollout still leaves a whole checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from safetensors.torch import load
+
+from hintwise.language_model import load_language_model
+from hintwise.policy import Policy
+from hintwise.prompts import PROMPT_TEMPLATE_VERSION
+from hintwise.tokens import TextEncoder
+from hintwise.weights import apply, check_fits, dump, state_of
+from worker.algorithms.ppo import PPO, UpdateMetrics
+from worker.buffers import Episode, Rollout, mean
+from worker.checkpoint import Checkpoint, RunState, optimizer_tensors, restore_optimizer
+from worker.config import CHANGEABLE, TrainConfig
+from worker.envs import TextEnvs
+from worker.errors import CheckpointUnusable
+from worker.package_versions import package_versions
+from worker.rollout import collect_rollout
+from worker.seeds import minibatch_generator
+from worker.served_policy import ServedPolicy
+from worker.update_report import UpdateReport
+
+NUM_RECENT_EPISODES = 100
+
+
+class Learner:
+    """Trains one policy on one service.
+
+    Args:
+        config: All settings.
+        served: The service's policy.
+
+    Raises:
+        ServiceMismatch: The service runs another model or tokenizer.
+        EnvironmentUnsupported: The environment cannot be used.
+    """
+
+    def __init__(self, config: TrainConfig, served: ServedPolicy) -> None:
+        self.config = config
+        self.served = served
+        self.model = config.model or served.info.policy.name
+        language_model = load_language_model(self.model, device=config.device)
+        served.check_fits(architecture=language_model.architecture, tokenizer_sha256=language_model.tokenizer_sha256)
+        self.architecture = language_model.architecture
+        self.tokenizer_sha256 = language_model.tokenizer_sha256
+        self.policy = Policy(language_model)
+        encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
+        self.generator = minibatch_generator(config.seed)
+        self.algorithm = PPO(self.policy, encoder, config, self.generator)
+        self.envs = TextEnvs(config.env_id, num_envs=config.num_envs, run_seed=config.seed)
+        self.step = 0
+        self.update = 0
+        self.num_episodes = 0
+        self.recent: deque[Episode] = deque(maxlen=NUM_RECENT_EPISODES)
+        self.num_stale_transitions = 0
+        self.training_s = 0.0
+        self.wait_s = 0.0
+        self._boundary: RunState | None = None
+
+    def begin(self) -> None:
+        """Starts from the weights that the service serves now."""
+        self._load(self.served.fetch())
+        self._note_boundary()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continues where `checkpoint` was taken, and makes the service serve its weights.
+
+        Raises:
+            CheckpointUnusable: It belongs to a run with other settings or another model.
+            EnvironmentNotReplayable: An environment's episode went differently this time.
+        """
+        state = checkpoint.state
+        self._check_same_run(state)
+        self._load(checkpoint.policy)
+        restore_optimizer(self.algorithm.optimizer, self.policy, checkpoint.optimizer)
+        self.generator.bit_generator.state = state.generator
+        self.envs.restore(state.episodes, state.num_begun)
+        self.step, self.update, self.num_episodes = state.step, state.update, state.num_episodes
+        self.recent.extend(state.recent_episodes)
+        self.num_stale_transitions = state.num_stale_transitions
+        self.training_s, self.wait_s = state.training_s, state.wait_s
+        self.served.hold(checkpoint.policy)
+        self.served.resync()
+        self._note_boundary()
+
+    def run_update(self, before_step: Callable[[], None] = lambda: None) -> UpdateReport:
+        """Collects one rollout, learns from it and pushes the result.
+
+        Args:
+            before_step: Called before every vector step; what it raises ends the run at the last boundary.
+        """
+        config, waited_before = self.config, self.served.wait_s
+        times = [time.perf_counter()]
+        rollout = collect_rollout(
+            self.served,
+            self.envs,
+            num_steps=config.num_steps,
+            first_step=self.step,
+            run_seed=config.seed,
+            before_step=before_step,
+        )
+        times.append(time.perf_counter())
+        learning_rate = config.learning_rate * (1 - self.update / config.num_updates)
+        metrics = self.algorithm.update(rollout, learning_rate=learning_rate)
+        times.append(time.perf_counter())
+        waited_s = self.served.wait_s - waited_before
+        self._count(rollout, times[-1] - times[0], waited_s)
+        self.served.hold(self._dump())
+        self._note_boundary()
+        self.served.push()
+        times.append(time.perf_counter())
+        self.training_s += times[-1] - times[-2]
+        return self._report(rollout, metrics, learning_rate, times, waited_s)
+
+    def checkpoint(self) -> Checkpoint:
+        """Returns the run as it was at the last boundary."""
+        if self._boundary is None:
+            raise RuntimeError("begin or restore first")
+        tensors = optimizer_tensors(self.algorithm.optimizer, self.policy)
+        return Checkpoint(self._boundary, self.served.data, tensors)
+
+    def close(self) -> None:
+        self.envs.close()
+
+    def _load(self, data: bytes) -> None:
+        state = load(data)
+        check_fits(state, state_of(self.policy))
+        apply(self.policy, state)
+        untrained = not (self.policy.value_head.weight.any() or self.policy.value_head.bias.any())
+        if untrained:  # it answers 0 under every scale, so that choosing one changes no answer
+            self.policy.value_scale.fill_(self.config.initial_value_scale)
+
+    def _dump(self) -> bytes:
+        return dump(
+            self.policy,
+            {
+                "hintwise.format": "full",
+                "hintwise.architecture": self.architecture,
+                "hintwise.tokenizer_sha256": self.tokenizer_sha256,
+            },
+        )
+
+    def _count(self, rollout: Rollout, elapsed_s: float, waited_s: float) -> None:
+        self.step += self.config.batch_size
+        self.update += 1
+        self.num_episodes += len(rollout.episodes)
+        self.recent.extend(rollout.episodes)
+        self.num_stale_transitions += rollout.num_stale
+        self.training_s += elapsed_s
+        self.wait_s += waited_s
+
+    def _note_boundary(self) -> None:
+        episodes, num_begun = self.envs.snapshot()
+        self._boundary = RunState(
+            step=self.step,
+            update=self.update,
+            num_episodes=self.num_episodes,
+            recent_episodes=list(self.recent),
+            num_stale_transitions=self.num_stale_transitions,
+            training_s=self.training_s,
+            wait_s=self.wait_s,
+            policy_version=self.served.policy_version,
+            model=self.model,
+            architecture=self.architecture,
+            tokenizer_sha256=self.tokenizer_sha256,
+            prompt_template_version=PROMPT_TEMPLATE_VERSION,
+            generator=dict(self.generator.bit_generator.state),
+            episodes=episodes,
+            num_begun=num_begun,
+            config=self.config.model_dump(mode="json"),
+            packages=package_versions(),
+        )
+
+    def _check_same_run(self, state: RunState) -> None:
+        kept = "architecture", "tokenizer_sha256", "prompt_template_version"
+        was = {**state.config, **{name: getattr(state, name) for name in kept}}
+        now = {
+            **self.config.model_dump(mode="json"),
+            "architecture": self.architecture,
+            "tokenizer_sha256": self.tokenizer_sha256,
+            "prompt_template_version": PROMPT_TEMPLATE_VERSION,
+        }
+        differing = [
+            f"{name} (was {was.get(name)}, now {value})"
+            for name, value in now.items()
+            if name not in CHANGEABLE and was.get(name) != value
+        ]
+        if differing:
+            raise CheckpointUnusable(
+                f"the run cannot go on with other settings: {', '.join(differing)}; "
+                "repeat the first ones, or start a new run in another --run-dir"
+            )
+
+    def _report(
+        self, rollout: Rollout, metrics: UpdateMetrics, learning_rate: float, times: list[float], waited_s: float
+    ) -> UpdateReport:
+        begun, collected, learned, pushed = times
+        return UpdateReport(
+            update=self.update,
+            step=self.step,
+            policy_version=self.served.policy_version,
+            learning_rate=learning_rate,
+            mean_return=mean([episode.episode_return for episode in self.recent]),
+            mean_length=mean([episode.length for episode in self.recent]),
+            stale_transitions=rollout.num_stale,
+            metrics=metrics,
+            rollout_s=collected - begun,
+            wait_s=waited_s,
+            learn_s=learned - collected,
+            push_s=pushed - learned,
+            update_s=pushed - begun,
+            steps_per_s=self.config.batch_size / (pushed - begun),
+            episodes=rollout.episodes,
+        )

@@ -1,0 +1,164 @@
+"""What a run leaves behind: run.json, metrics.jsonl and TensorBoard events.
+
+`run.json` says what was run and what came of it; `metrics.jsonl` has one line per update.
+A resumed run cuts off what a killed one wrote after its last checkpoint, so that both files
+read as those of a run that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from torch.utils.tensorboard import SummaryWriter
+
+from hintwise.prompts import PROMPT_TEMPLATE_VERSION
+from worker.config import TrainConfig
+from worker.errors import CheckpointUnusable, RunDirTaken
+from worker.learner import Learner
+from worker.package_versions import package_versions
+from worker.update_report import UpdateReport
+
+METRICS = "metrics.jsonl"
+RUN = "run.json"
+TENSORBOARD_DIR = "tensorboard"
+
+
+class RunRecord:
+    """Writes the record of one run; used as a context manager.
+
+    Args:
+        config: All settings.
+        learner: Where the run stands; a resumed one's update number decides what is cut off.
+    """
+
+    def __init__(self, config: TrainConfig, learner: Learner) -> None:
+        self._run_dir = config.directory
+        self._learner = learner
+        kept = [line for line in read_metrics(self._run_dir) if line["update"] <= learner.update]
+        _write_whole(self._run_dir / METRICS, "".join(f"{json.dumps(line)}\n" for line in kept))
+        self._metrics = (self._run_dir / METRICS).open("a")
+        self._tensorboard = SummaryWriter(
+            str(self._run_dir / TENSORBOARD_DIR), purge_step=learner.step + 1 if learner.update else None
+        )
+        self._run: dict[str, Any] = {
+            "status": "running",
+            "config": config.model_dump(mode="json"),
+            "model": learner.model,
+            "architecture": learner.architecture,
+            "tokenizer_sha256": learner.tokenizer_sha256,
+            "prompt_template_version": PROMPT_TEMPLATE_VERSION,
+            "seed": config.seed,
+            "packages": package_versions(),
+            "git_commit": git_commit(),
+            "started_at": _started_at(self._run_dir) or datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self.write()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.write(status="stopped", reason=" ".join(str(error).split()))
+        self._metrics.close()
+        self._tensorboard.close()
+
+    def add(self, report: UpdateReport) -> None:
+        """Records one update."""
+        record = {name: _json_number(value) for name, value in report.record().items()}
+        self._metrics.write(f"{json.dumps(record)}\n")
+        self._metrics.flush()
+        for name, value in record.items():
+            if name not in {"step", "episodes"} and value is not None:
+                self._tensorboard.add_scalar(f"train/{name}", value, report.step)
+        for step, episode_return, _ in report.episodes:
+            self._tensorboard.add_scalar("episode/return", episode_return, step)
+
+    def write(self, **more: Any) -> None:
+        """Writes run.json with where the run stands now, and `more`."""
+        learner = self._learner
+        now = datetime.now(UTC)
+        self._run |= {
+            "steps": learner.step,
+            "updates": learner.update,
+            "episodes": learner.num_episodes,
+            "stale_transitions": learner.num_stale_transitions,
+            "training_s": round(learner.training_s, 3),
+            "service_wait_s": round(learner.wait_s, 3),
+            "wall_time_s": round((now - datetime.fromisoformat(self._run["started_at"])).total_seconds(), 3),
+        }
+        self._run |= more
+        _write_whole(self._run_dir / RUN, json.dumps(self._run, indent=2) + "\n")
+
+
+def refuse_taken(run_dir: Path) -> None:
+    """Raises unless `run_dir` is free for a new run.
+
+    Raises:
+        RunDirTaken: It holds a run.
+    """
+    if (run_dir / RUN).exists() or (run_dir / METRICS).exists():
+        raise RunDirTaken(f"{run_dir} already holds a run; add --resume to continue it, or choose another --run-dir")
+
+
+def read_run(run_dir: Path) -> dict[str, Any]:
+    """Returns a run's run.json.
+
+    Raises:
+        CheckpointUnusable: There is no run in the directory.
+    """
+    try:
+        run: dict[str, Any] = json.loads((run_dir / RUN).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointUnusable(f"{run_dir} holds no run that can be read: {error}") from error
+    return run
+
+
+def read_metrics(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """Yields the lines of metrics.jsonl; a last line that a killed run left half written is left out."""
+    path = run_dir / METRICS
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return
+
+
+def git_commit() -> str | None:
+    """Returns the commit of the source that runs, with `+changes` where files differ; None outside a checkout."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    source = Path(__file__).parent
+    command = [git, "-C", str(source), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (nothing from outside)
+    return answer.stdout.strip() or None
+
+
+def _started_at(run_dir: Path) -> str | None:
+    """Returns when an interrupted run began."""
+    return str(read_run(run_dir)["started_at"]) if (run_dir / RUN).exists() else None
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Replaces a file, so that no reader ever sees half of it."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def _json_number(value: Any) -> Any:
+    """Returns None for a number that JSON cannot hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,159 @@
+"""The policy that the service serves, as a learner sees it: which version answers, and is it ours?
+
+    learner ──push──▶ PUT /weights     If-Match: the version we saw last
+       ▲                   │ 409: it moved
+       │                   ▼
+       └── GET /weights: same digest as ours? adopt its number, else push again
+
+The service numbers versions; this side never assumes the next one. The same look-and-push
+mends a service that restarted with older weights, and a push whose answer was lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from hintwise.client import Client
+from hintwise.digests import sha256_of
+from hintwise.errors import VersionConflict
+from hintwise.prompts import PROMPT_TEMPLATE_VERSION
+from hintwise.schemas import ActResponse, ActResult, ServiceInfo, WeightsInfo
+from worker.errors import ServiceMismatch
+from worker.text_env import State
+
+MAX_PUSH_ATTEMPTS = 4
+"""One that fails because the number moved, one after each of a few races with another writer."""
+
+
+class Asked(NamedTuple):
+    """The service's answers, one per state, and the version that gave them."""
+
+    results: list[ActResult]
+    policy_version: int
+    stale: bool  # not the version that was pushed last, even after a second look
+
+
+class ServedPolicy:
+    """Pushes weights to a service and asks them for actions.
+
+    Args:
+        client: How the service is reached.
+
+    Attributes:
+        info: What the service said about itself at the start.
+        policy_version: The version that our weights have there.
+        data: Our weights, as the safetensors file that was fetched or pushed last.
+        wait_s: Seconds spent waiting for answers so far.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.info: ServiceInfo = client.info()
+        self.policy_version = 0
+        self.data = b""
+        self.wait_s = 0.0
+        self._sha256 = ""
+        self._check_prompt_template()
+
+    def check_fits(self, *, architecture: str, tokenizer_sha256: str) -> None:
+        """Raises unless the service scores the same tokens with the same kind of model.
+
+        Raises:
+            ServiceMismatch: Naming what differs.
+        """
+        served = self._client.weights()
+        for what, theirs, ours in (
+            ("architecture", served.architecture, architecture),
+            ("tokenizer", served.tokenizer_sha256, tokenizer_sha256),
+        ):
+            if theirs != ours:
+                raise ServiceMismatch(
+                    f"the service's policy has another {what} than this worker's ({theirs} there, {ours} here); "
+                    "give both the same --model"
+                )
+
+    def fetch(self) -> bytes:
+        """Returns the weights that answer now, and adopts them as ours."""
+        served = self._client.weights()
+        self.hold(self._client.download_weights(served.policy_version))
+        self._adopt(served)
+        return self.data
+
+    def hold(self, data: bytes) -> None:
+        """Makes `data` our weights without a word to the service; `push`, `resync` or `ask` bring them there."""
+        self.data, self._sha256 = data, sha256_of(data)
+
+    def push(self) -> None:
+        """Makes our weights the ones that answer.
+
+        Raises:
+            VersionConflict: Somebody else keeps changing the weights.
+            WeightsRejected: They do not fit; the old ones serve on.
+        """
+        try:
+            self._adopt(self._client.put_weights(self.data, if_match=self.policy_version))
+        except VersionConflict:
+            self.resync()
+
+    def resync(self) -> None:
+        """Looks which weights answer, and pushes ours again unless it is them.
+
+        Raises:
+            VersionConflict: Somebody else keeps changing the weights.
+        """
+        for attempt in range(1, MAX_PUSH_ATTEMPTS + 1):
+            served = self._client.weights()
+            if served.sha256 == self._sha256:
+                self._adopt(served)
+                return
+            try:
+                self._adopt(self._client.put_weights(self.data, if_match=served.policy_version))
+                return
+            except VersionConflict as conflict:
+                if attempt == MAX_PUSH_ATTEMPTS:
+                    raise VersionConflict(
+                        f"{attempt} pushes in a row met another version of the weights: "
+                        "somebody else is training on this service; give each run its own"
+                    ) from conflict
+
+    def ask(
+        self,
+        states: Sequence[State],
+        *,
+        task: str | None,
+        mode: Literal["sample", "greedy"],
+        seed: int | list[int] | None = None,
+    ) -> Asked:
+        """Returns one answer per state from our weights, if they can be had.
+
+        Where other weights answer, ours are pushed again and the question is asked once more;
+        the second answer is taken as it is, and is `stale` where it still came from others.
+        """
+        answer = self._act(states, task, mode, seed)
+        if answer.policy_version != self.policy_version:
+            self.resync()
+            answer = self._act(states, task, mode, seed)
+        return Asked(answer.results, answer.policy_version, answer.policy_version != self.policy_version)
+
+    def _act(
+        self, states: Sequence[State], task: str | None, mode: Literal["sample", "greedy"], seed: int | list[int] | None
+    ) -> ActResponse:
+        shared = all(state.actions == states[0].actions for state in states)
+        actions = list(states[0].actions) if shared else [list(state.actions) for state in states]
+        begun = time.perf_counter()
+        answer = self._client.act([state.text for state in states], actions, task=task, mode=mode, seed=seed)
+        self.wait_s += time.perf_counter() - begun
+        return answer
+
+    def _adopt(self, served: WeightsInfo) -> None:
+        self.policy_version = served.policy_version
+
+    def _check_prompt_template(self) -> None:
+        theirs = self.info.prompt_template_version
+        if theirs != PROMPT_TEMPLATE_VERSION:
+            raise ServiceMismatch(
+                f"the service writes prompts by template {theirs}, this worker by template {PROMPT_TEMPLATE_VERSION}; "
+                "run the same version of hintwise on both sides"
+            )

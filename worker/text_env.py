@@ -1,0 +1,148 @@
+"""One Gymnasium environment in words, whose current episode can be replayed.
+
+An episode is a function of its seed and its actions, so a snapshot is exactly these: no pickle,
+and it works for every environment that keeps Gymnasium's promise about seeds.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from hintwise.describers import describer_for
+from worker.errors import EnvironmentNotReplayable, EnvironmentUnsupported
+
+
+class State(NamedTuple):
+    """What a policy is asked about."""
+
+    text: str
+    actions: tuple[str, ...]  # phrases of the legal actions
+
+
+class Step(NamedTuple):
+    """What one action led to."""
+
+    reward: float
+    terminated: bool
+    truncated: bool
+    state: State
+
+
+class EpisodeSnapshot(BaseModel):
+    """An unfinished episode: what it was made from, and what it showed last."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: int
+    actions: list[int]
+    episode_return: float
+    observation: Any
+
+
+class TextEnv:
+    """A Gymnasium environment with Discrete actions, seen through its describer.
+
+    Raises:
+        EnvironmentUnsupported: No environment has that id, or its actions are not Discrete.
+    """
+
+    def __init__(self, env_id: str) -> None:
+        self.env_id = env_id
+        self._env = _make(env_id)
+        self._describer = describer_for(self._env)
+        self.task: str = self._describer.task
+        self._observation: Any = None
+        self._legal: list[int] = []
+        self._seed = 0
+        self._actions: list[int] = []
+        self.episode_return = 0.0
+        self.state = State("", ())
+
+    @property
+    def length(self) -> int:
+        """Steps of the current episode so far."""
+        return len(self._actions)
+
+    @property
+    def reward_threshold(self) -> float | None:
+        """Return at which the environment's authors call it solved, where they said so."""
+        return self._env.spec.reward_threshold if self._env.spec else None
+
+    def reset(self, seed: int) -> State:
+        """Begins the episode of `seed`."""
+        observation, _ = self._env.reset(seed=seed)
+        self._seed, self._actions, self.episode_return = seed, [], 0.0
+        return self._see(observation)
+
+    def step(self, choice: int) -> Step:
+        """Takes the legal action number `choice` of the current state. An ended episode is not reset."""
+        action = self._legal[choice]
+        observation, reward, terminated, truncated, _ = self._env.step(action)
+        self._actions.append(action)
+        self.episode_return += float(reward)
+        return Step(float(reward), bool(terminated), bool(truncated), self._see(observation))
+
+    def snapshot(self) -> EpisodeSnapshot:
+        """Returns what `restore` needs to continue the current episode."""
+        return EpisodeSnapshot(
+            seed=self._seed,
+            actions=list(self._actions),
+            episode_return=self.episode_return,
+            observation=plain(self._observation),
+        )
+
+    def restore(self, snapshot: EpisodeSnapshot) -> None:
+        """Replays the episode of `snapshot`.
+
+        Raises:
+            EnvironmentNotReplayable: It ended in another observation.
+        """
+        self.reset(snapshot.seed)
+        for action in snapshot.actions:
+            observation, reward, *_ = self._env.step(action)
+            self._actions.append(action)
+            self.episode_return += float(reward)
+            self._see(observation)
+        if json.dumps(plain(self._observation)) != json.dumps(snapshot.observation):
+            raise EnvironmentNotReplayable(
+                f"{self.env_id} does not replay: seed {snapshot.seed} and {len(snapshot.actions)} actions led to "
+                "another observation than before, so its runs cannot be resumed exactly; start a new run"
+            )
+
+    def close(self) -> None:
+        self._env.close()
+
+    def _see(self, observation: Any) -> State:
+        self._observation = observation
+        self._legal = self._describer.legal_actions(observation)
+        names = self._describer.actions
+        self.state = State(self._describer.describe(observation), tuple(names[action] for action in self._legal))
+        return self.state
+
+
+def plain(observation: Any) -> Any:
+    """Returns an observation as JSON holds it: arrays as lists, exactly."""
+    if isinstance(observation, np.ndarray | np.generic):
+        return observation.tolist()
+    if isinstance(observation, dict):
+        return {str(key): plain(value) for key, value in observation.items()}
+    if isinstance(observation, tuple | list):
+        return [plain(value) for value in observation]
+    return observation
+
+
+def _make(env_id: str) -> gymnasium.Env[Any, Any]:
+    try:
+        env: gymnasium.Env[Any, Any] = gymnasium.make(env_id)
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise EnvironmentUnsupported(f"environment {env_id!r} could not be made: {error}") from error
+    if not isinstance(env.action_space, gymnasium.spaces.Discrete):
+        raise EnvironmentUnsupported(
+            f"{env_id} has the action space {env.action_space}; only Discrete ones are supported"
+        )
+    return env

@@ -1,0 +1,126 @@
+"""The training loop: wiring alone, to be read as a page.
+
+connect ──▶ begin or resume ──▶ update, record, show, save ... ──▶ evaluate ──▶ draw
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from hintwise.errors import HintwiseError
+from worker.checkpoint import last_checkpoint, load_checkpoint, save_checkpoint
+from worker.config import TrainConfig
+from worker.connection import connect
+from worker.errors import CheckpointUnusable
+from worker.evaluate import Connect, play_episodes
+from worker.interrupt import StopRequest
+from worker.learner import Learner
+from worker.plot import draw_learning_curve
+from worker.progress import Display, open_display
+from worker.run_record import RunRecord, refuse_taken
+from worker.served_policy import ServedPolicy
+
+
+def train(config: TrainConfig, *, connect: Connect = connect) -> None:
+    """Trains, evaluates 100 fresh episodes greedily, draws the learning curve and says where everything is.
+
+    Raises:
+        RunDirTaken: The run directory holds a run, and `resume` is off.
+        Interrupted: SIGINT or SIGTERM; the run was saved.
+        HintwiseError: The service or the environment cannot be used, or was lost; what was learned is saved.
+    """
+    torch.set_num_threads(config.num_threads)
+    run_dir = config.directory
+    if not config.resume:
+        refuse_taken(run_dir)
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        display = stack.enter_context(open_display(config.num_updates, config.batch_size))
+
+        def on_wait(reason: str, waited_s: float) -> None:
+            stop.check()
+            display.waiting(reason, waited_s)
+
+        service = connect(
+            config,
+            weights_dir=run_dir / "service",
+            log_path=run_dir / "service.log",
+            say=display.say,
+            on_wait=on_wait,
+        )
+        served = ServedPolicy(stack.enter_context(service))
+        learner = stack.enter_context(closing(Learner(config, served)))
+        _begin(learner, display)
+        record = stack.enter_context(RunRecord(config, learner))
+        with _saved_on_failure(learner):
+            _run_updates(learner, record, display, stop)
+            _finish(learner, record, display, stop)
+
+
+def _begin(learner: Learner, display: Display) -> None:
+    """Starts a new run, or continues from its last checkpoint."""
+    run_dir = learner.config.directory
+    saved = last_checkpoint(run_dir) if learner.config.resume else None
+    if saved is not None:
+        learner.restore(load_checkpoint(saved))
+        display.say(f"resumed from {saved}")
+        return
+    if learner.config.resume:
+        display.say(f"{run_dir} holds no checkpoint; starting from the beginning")
+    learner.begin()
+    save_checkpoint(run_dir, learner.checkpoint())
+
+
+def _run_updates(learner: Learner, record: RunRecord, display: Display, stop: StopRequest) -> None:
+    """Updates until the steps are used up."""
+    config = learner.config
+    while learner.update < config.num_updates:
+        report = learner.run_update(before_step=stop.check)
+        record.add(report)
+        display.show(report)
+        if learner.update % config.checkpoint_every == 0:
+            save_checkpoint(config.directory, learner.checkpoint())
+            record.write()
+
+
+@contextmanager
+def _saved_on_failure(learner: Learner) -> Iterator[None]:
+    """Lets a run that ends early leave a checkpoint of its last boundary, and says so in the error."""
+    try:
+        yield
+    except HintwiseError as error:
+        saved = save_checkpoint(learner.config.directory, learner.checkpoint())
+        error.detail = f"{error.detail}; saved in {saved}, go on with --resume"
+        raise
+
+
+def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopRequest) -> None:
+    """Saves, evaluates, draws, and says where everything is."""
+    run_dir = learner.config.directory
+    saved = save_checkpoint(run_dir, learner.checkpoint())
+    record.write(status="evaluating", checkpoint=str(saved))
+    display.say("evaluating 100 fresh episodes, greedily")
+    evaluation = play_episodes(learner.served, learner.config.env_id, before_step=stop.check)
+    picture = _draw(run_dir, display)
+    record.write(status="finished", evaluation=asdict(evaluation), learning_curve=str(picture) if picture else None)
+    lines = (
+        f"mean return {evaluation.mean_return:.1f}, standard deviation {evaluation.std_return:.1f}, "
+        f"{evaluation.episodes} episodes from seed {evaluation.seed}, {evaluation.mode}",
+        f"checkpoint {saved}",
+        f"picture {picture or 'none: no episode has ended yet'}",
+    )
+    print("\n".join(lines))  # noqa: T201
+
+
+def _draw(run_dir: Path, display: Display) -> Path | None:
+    """Returns the picture's path; a run too short for one episode has none."""
+    try:
+        return draw_learning_curve(run_dir)
+    except CheckpointUnusable as error:
+        display.say(str(error))
+        return None
