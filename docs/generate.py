@@ -45,8 +45,8 @@ def wire() -> str:
         "## Bodies",
         *(_body(schema) for schema in _schemas()),
         "## Failures",
-        "Every failure is `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail`, and `errors` with "
-        "one entry, `field` and `message`, per offending field or item.",
+        "Every failure is `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail`, and `errors` "
+        "with one entry, `field` and `message`, per offending field or item.",
         _table(("status", "title", "when"), _statuses()),
     ]
     return "\n\n".join(sections) + "\n"

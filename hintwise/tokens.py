@@ -15,6 +15,7 @@ shares that row too. Where every action is decided by one distinct token, one ro
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -81,7 +82,8 @@ class TextEncoder:
             self._start = ()  # no model here wants anything but a start token in front
         longest = max((len(token.encode()) for token in tokenizer.get_vocab()), default=1)
         self._max_bytes = max_tokens * longest
-        self._prompt = lru_cache(cache_size)(self._encode_prompt)
+        self._cache_size = cache_size
+        self._known: OrderedDict[str, TokenIds] = OrderedDict()  # for its popitem: a dict's is slow at the old end
         self.phrases: Callable[[tuple[str, ...]], PhraseSet] = lru_cache(4_096)(self._encode_phrases)
 
     def encode(self, text: str) -> TokenIds:
@@ -90,10 +92,32 @@ class TextEncoder:
         Raises:
             InvalidRequest: The text cannot fit the model's positions; the message has both counts.
         """
-        if len(text) > self._max_bytes:  # a token spells at most `longest` bytes, so do not even tokenize
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Returns the ids of each prompt; new ones are tokenized in one call, without holding Python's lock.
+
+        Raises:
+            InvalidRequest: As `check_length` does.
+        """
+        found = {text: self._known.get(text) for text in texts}
+        new = [text for text, ids in found.items() if ids is None]
+        for text in new:
+            self.check_length(text)
+        for text, tokens in zip(new, self._tokenize(new) if new else (), strict=True):
+            found[text] = self._known[text] = self._start + tuple(tokens)
+        while len(self._known) > self._cache_size:
+            self._known.popitem(last=False)
+        return [ids for text in texts if (ids := found[text]) is not None]
+
+    def check_length(self, text: str) -> None:
+        """Raises `InvalidRequest` when a text is too long for the model, whatever its tokens.
+
+        A token spells a bounded number of bytes, so megabytes are refused without tokenizing them.
+        """
+        if len(text) > self._max_bytes:
             at_least = -(-len(text) * self.max_tokens // self._max_bytes)
             raise InvalidRequest(f"at least {at_least} tokens, but the model reads at most {self.max_tokens}")
-        return self._prompt(text)
 
     def check_fits(self, num_prompt_tokens: int, num_more: int) -> None:
         """Raises `InvalidRequest` unless a prompt and what follows it fit the model's positions."""
@@ -103,11 +127,8 @@ class TextEncoder:
                 f"but the model reads at most {self.max_tokens}"
             )
 
-    def _encode_prompt(self, text: str) -> TokenIds:
-        return self._start + tuple(self._tokenize(text))
-
     def _encode_phrases(self, phrases: tuple[str, ...]) -> PhraseSet:
-        return PhraseSet.of([tuple(self._tokenize(continuation(phrase))) for phrase in phrases])
+        return PhraseSet.of([tuple(ids) for ids in self._tokenize(list(map(continuation, phrases)))])
 
 
 @dataclass(frozen=True)
@@ -178,17 +199,18 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _tokenize_with(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], Sequence[int]]:
-    """Returns what turns a text into ids without special tokens: the Rust tokenizer itself where there is one.
+def _tokenize_with(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], list[list[int]]]:
+    """Returns what turns texts into ids without special tokens: the Rust tokenizer itself where there is one.
 
-    transformers' wrapper around it costs three times what the tokenizer does.
+    transformers' wrapper around it costs more than the tokenizer does. A call for many texts lets other
+    Python threads run meanwhile; a call for one does not, and the model's thread would have to wait.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return lambda text: list(tokenizer.encode(text, add_special_tokens=False))
+        return lambda texts: [list(tokenizer.encode(text, add_special_tokens=False)) for text in texts]
     backend.no_truncation()  # a tokenizer file may ask for either
     backend.no_padding()
-    return lambda text: list(backend.encode(text, add_special_tokens=False).ids)
+    return lambda texts: [each.ids for each in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from hintwise.digests import content_digest as content_digest
-from hintwise.digests import parse_content_digest as parse_content_digest
-from hintwise.digests import sha256_of as sha256_of
 from hintwise.errors import Offence, WeightsRejected
 
 MAX_NAMED_OFFENCES = 8

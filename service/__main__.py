@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from hintwise.errors import HintwiseError
-from service import logs
+from service import PARENT_PID, logs
 from service.app import create_app
 from service.engine import Engine
 from service.settings import Settings
@@ -38,10 +39,10 @@ class Server(uvicorn.Server):
         host, port = self._listener.getsockname()[:2]
         print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)  # noqa: T201
         if self._exit_with_parent:
-            self._watching = asyncio.create_task(self._watch_parent(os.getppid()))
+            self._watching = asyncio.create_task(self._watch_parent())
 
-    async def _watch_parent(self, parent: int) -> None:
-        while os.getppid() == parent:  # noqa: ASYNC110 (no event tells of a parent's end)
+    async def _watch_parent(self) -> None:
+        while os.getppid() == PARENT_PID:  # noqa: ASYNC110 (no event tells of a parent's end)
             await asyncio.sleep(PARENT_CHECK_S)
         log.info("the parent process ended; stopping")
         self.should_exit = True
@@ -56,6 +57,7 @@ def main() -> int:
             setting = "-".join(str(part) for part in fault["loc"]).replace("_", "-")
             _complain(f"{f'--{setting}: ' if setting else ''}{fault['msg'].removeprefix('Value error, ')}")
         return 2
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the model's core
     logs.configure(log_format=settings.log_format, log_level=settings.log_level)
     try:
         listener = _listen(settings.host, settings.port)
@@ -63,6 +65,8 @@ def main() -> int:
     except HintwiseError as error:
         _complain(str(error))
         return 1
+    gc.collect()
+    gc.freeze()  # what has been loaded stays: a full collection then takes no pause worth noticing
     # uvicorn hands a signal on once it has shut down in order; the process then ends by itself.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: None)

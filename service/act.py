@@ -48,18 +48,21 @@ async def encode_states(encoder: TextEncoder, request: ActRequest, states: Seque
 
 
 def _encode(encoder: TextEncoder, request: ActRequest, states: Sequence[State]) -> list[ScoredPrompt]:
+    actions = [state.actions for state in states if state.actions is not None]
+    if len(actions) < len(states):
+        raise InvalidRequest("the legal actions are missing", errors=[Offence("actions", "list them, or send env_id")])
+    hints = request.hints or [None] * len(states)
+    texts = [action_prompt(state.text, task=state.task, hint=hint) for state, hint in zip(states, hints, strict=True)]
     items: list[ScoredPrompt] = []
-    for i, state in enumerate(states):
-        if state.actions is None:
-            raise InvalidRequest(
-                "the legal actions are missing", errors=[Offence("actions", "list them, or send env_id")]
-            )
-        hint = request.hints[i] if request.hints else None
-        with blamed_on(f"observations[{i}]"):
-            prompt = encoder.encode(action_prompt(state.text, task=state.task, hint=hint))
-            phrases = encoder.phrases(state.actions)
-            encoder.check_fits(len(prompt), phrases.longest_row)
-        items.append(ScoredPrompt(prompt, phrases))
+    i = 0
+    with blamed_on(lambda: f"observations[{i}]"):
+        for i in range(len(texts)):
+            encoder.check_length(texts[i])
+        prompts = encoder.encode_all(texts)
+        for i in range(len(texts)):
+            phrases = encoder.phrases(actions[i])
+            encoder.check_fits(len(prompts[i]), phrases.longest_row)
+            items.append(ScoredPrompt(prompts[i], phrases))
     return items
 
 

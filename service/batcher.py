@@ -1,18 +1,25 @@
 """Groups concurrent requests into one forward pass.
 
-    handler ──submit──▶ queue ──take──▶ inference thread ──results──▶ handler
+    event loop          handler ──submit──▶ queue            ┌──results──▶ handler
+                                              │              │
+    inference thread                        take ──▶ forward ┘   then the next job in line
 
-A batch forms while the previous one runs: an idle service adds no delay, a busy one fills its
-batches, and there is no timer to tune (as in text-embeddings-inference, core/src/infer.rs).
-A request larger than one batch is cut into several, so that others pass between them.
+A batch is taken at the moment the model is free, by the thread that runs it: an idle service
+adds no delay, a busy one fills its batches, and there is no timer to tune (as in
+text-embeddings-inference, core/src/infer.rs). After each batch the thread serves whatever else
+is in line first: another kind of work, a weight swap. A request larger than one batch is cut
+into several, so that others pass between them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -20,6 +27,7 @@ from hintwise.errors import DeadlineExceeded, HintwiseError, InferenceFailed, Ov
 from service.inference_thread import InferenceThread
 
 MAX_RETRY_AFTER_S = 30.0
+TOO_LATE = "the request's time ran out before its batch was done; raise X-Request-Timeout-Ms or send less"
 
 
 class Sized(Protocol):
@@ -80,19 +88,17 @@ class Batcher(Generic[Item, Result]):
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_items = max_queue_items
         self._on_batch = on_batch
-        self._queue: deque[Entry[Item, Result]] = deque()
-        self._arrived = asyncio.Event()
+        self._queue: deque[deque[Entry[Item, Result]]] = deque()  # requests, each with its parts that wait
+        self._lock = threading.Lock()  # guards the queue and the two flags; held for microseconds
+        self._in_line = False  # a turn of ours waits on, or runs on, the inference thread
+        self._stopped = False
         self._tokens_per_s = 0.0
-
-    @property
-    def queued_items(self) -> int:
-        """Items that wait for a batch."""
-        return sum(len(entry.items) for entry in self._queue)
 
     @property
     def queued_tokens(self) -> int:
         """Padded tokens that wait for a batch."""
-        return sum(entry.padded_tokens for entry in self._queue)
+        with self._lock:
+            return self._waiting_tokens()
 
     async def submit(self, items: Sequence[Item], *, deadline: float) -> list[Result]:
         """Returns one result per item once batches have carried them all.
@@ -109,34 +115,48 @@ class Batcher(Generic[Item, Result]):
             InferenceFailed: The forward pass raised.
             Unavailable: The batcher stopped first.
         """
-        if self._queue and self.queued_items + len(items) > self._max_queue_items:
-            raise Overloaded(
-                f"{self.queued_items} items are waiting and the limit is {self._max_queue_items}; retry later",
-                retry_after_s=self._seconds_to_drain(),
-            )
+        if deadline <= asyncio.get_running_loop().time():
+            raise DeadlineExceeded(TOO_LATE)
         entries = [Entry[Item, Result](chunk) for chunk in self._split(items)]
-        self._queue.extend(entries)
-        self._arrived.set()
+        waiting = deque(entries)
+        self._enqueue(waiting, len(items))
         try:
             async with asyncio.timeout_at(deadline):
                 results = await asyncio.gather(*(entry.future for entry in entries))
         except TimeoutError as error:
-            raise DeadlineExceeded(
-                "the request's time ran out before its batch was done; raise X-Request-Timeout-Ms or send less"
-            ) from error
+            raise DeadlineExceeded(TOO_LATE) from error
         finally:
-            self._forget(entries)
+            self._forget(waiting, entries)
         return [result for chunk in results for result in chunk]
 
-    async def run(self) -> None:
-        """Serves batches until cancelled, then fails whatever still waits."""
-        try:
-            while True:
-                await self._arrived.wait()
-                if batch := self._take():
-                    await self._serve(batch)
-        finally:
-            _fail(self._queue, Unavailable("the service is stopping"))
+    def stop(self) -> None:
+        """Fails whatever still waits, and everything submitted from now on. Call it on the event loop."""
+        with self._lock:
+            self._stopped = True
+            waiting = self._waiting()
+            for request in self._queue:
+                request.clear()
+            self._queue.clear()
+        _fail(waiting, Unavailable("the service is stopping"))
+
+    def _enqueue(self, entries: deque[Entry[Item, Result]], num_items: int) -> None:
+        with self._lock:
+            if self._stopped:
+                raise Unavailable("the service is stopping")
+            waiting = sum(len(entry.items) for entry in self._waiting())
+            if waiting and waiting + num_items > self._max_queue_items:
+                raise Overloaded(
+                    f"{waiting} items are waiting and the limit is {self._max_queue_items}; retry later",
+                    retry_after_s=self._seconds_to_drain(),
+                )
+            self._queue.append(entries)
+            self._get_in_line()
+
+    def _get_in_line(self) -> None:
+        """Asks the inference thread for one turn, unless one is on its way. Needs the lock."""
+        if self._queue and not self._in_line:
+            self._in_line = True
+            self._thread.start(self._take_turn)
 
     def _split(self, items: Sequence[Item]) -> Iterable[Sequence[Item]]:
         """Yields runs of items that fit one batch each."""
@@ -148,48 +168,54 @@ class Batcher(Generic[Item, Result]):
                 start, rows, longest = i, item.num_rows, item.num_tokens
         yield items[start:]
 
+    def _take_turn(self) -> None:
+        """Runs one batch on the inference thread, then gets in line again."""
+        with self._lock:
+            batch = self._take()
+        if batch:
+            self._run_batch(batch)
+        with self._lock:
+            self._in_line = False
+            self._get_in_line()
+
     def _take(self) -> list[Entry[Item, Result]]:
-        """Pops the longest prefix of the queue that fits the token limit."""
+        """Pops as many parts of requests as fit the token limit, one of each request in turn. Needs the lock."""
         batch: list[Entry[Item, Result]] = []
         rows = longest = 0
         while self._queue:
-            entry = self._queue[0]
+            entry = self._queue[0][0]
             rows, longest = rows + entry.num_rows, max(longest, entry.num_tokens)
             if batch and rows * longest > self._max_batch_tokens:
-                return batch
-            batch.append(self._queue.popleft())
-        self._arrived.clear()
+                break
+            request = self._queue.popleft()
+            batch.append(request.popleft())
+            if request:
+                self._queue.append(request)
         return batch
 
-    async def _serve(self, batch: Sequence[Entry[Item, Result]]) -> None:
+    def _run_batch(self, batch: Sequence[Entry[Item, Result]]) -> None:
         """Runs one forward pass and hands each caller its results or the failure."""
-        started = asyncio.get_running_loop().time()
+        started = time.perf_counter()
         items = [item for entry in batch for item in entry.items]
         try:
-            results = await self._thread.run(lambda: self._forward(items))
+            results = self._forward(items)
             if len(results) != len(items):
                 raise RuntimeError(f"{len(results)} results for {len(items)} items")
-        except asyncio.CancelledError:
-            _fail(batch, Unavailable("the service is stopping"))
-            raise
         except Exception as error:  # noqa: BLE001 (the queue outlives any failure of the model)
-            await self._serve_each(batch, error)
+            self._run_each(batch, error)
             return
-        self._measure(batch, asyncio.get_running_loop().time() - started)
-        start = 0
-        for entry in batch:
-            if not entry.future.done():
-                entry.future.set_result(results[start : start + len(entry.items)])
-            start += len(entry.items)
+        self._measure(batch, time.perf_counter() - started)
+        _on_event_loop(batch, lambda: _deliver(batch, results))
 
-    async def _serve_each(self, batch: Sequence[Entry[Item, Result]], error: Exception) -> None:
+    def _run_each(self, batch: Sequence[Entry[Item, Result]], error: Exception) -> None:
         """Gives every request of a failed batch a forward pass of its own, so that one fails alone."""
-        if len(batch) == 1:
-            _fail(batch, error if isinstance(error, HintwiseError) else InferenceFailed(f"the forward failed: {error}"))
+        if len(batch) > 1:
+            for entry in batch:
+                if not entry.future.done():
+                    self._run_batch([entry])
             return
-        for entry in batch:
-            if not entry.future.done():
-                await self._serve([entry])
+        told = error if isinstance(error, HintwiseError) else InferenceFailed(f"the forward failed: {error}")
+        _on_event_loop(batch, lambda: _fail(batch, told))
 
     def _measure(self, batch: Sequence[Entry[Item, Result]], seconds: float) -> None:
         rows = sum(entry.num_rows for entry in batch)
@@ -199,17 +225,39 @@ class Batcher(Generic[Item, Result]):
         self._on_batch(rows, tokens, seconds)
 
     def _seconds_to_drain(self) -> float:
-        """Returns how long the queue needs at the speed measured so far, in whole seconds from 1."""
-        seconds = self.queued_tokens / self._tokens_per_s if self._tokens_per_s else 1.0
+        """Returns how long the queue needs at the speed measured so far, in whole seconds from 1. Needs the lock."""
+        seconds = self._waiting_tokens() / self._tokens_per_s if self._tokens_per_s else 1.0
         return float(math.ceil(min(max(seconds, 1.0), MAX_RETRY_AFTER_S)))
 
-    def _forget(self, entries: Iterable[Entry[Item, Result]]) -> None:
-        """Takes entries whose caller no longer waits out of the queue."""
+    def _waiting_tokens(self) -> int:
+        return sum(entry.padded_tokens for entry in self._waiting())
+
+    def _waiting(self) -> list[Entry[Item, Result]]:
+        return [entry for request in self._queue for entry in request]
+
+    def _forget(self, waiting: deque[Entry[Item, Result]], entries: Iterable[Entry[Item, Result]]) -> None:
+        """Takes what still waits of a request out of the queue: it is answered, or nobody wants the answer."""
+        with self._lock:
+            if waiting:
+                self._queue.remove(waiting)
+                waiting.clear()
         for entry in entries:
-            if not entry.future.done() or entry.future.cancelled():
-                entry.future.cancel()
-                if entry in self._queue:
-                    self._queue.remove(entry)
+            entry.future.cancel()
+
+
+def _on_event_loop(batch: Sequence[Entry[Item, Result]], deliver: Callable[[], None]) -> None:
+    """Runs `deliver` where the callers of a batch wait; they may be gone, and their loop with them."""
+    with suppress(RuntimeError):  # the loop is closed
+        batch[0].future.get_loop().call_soon_threadsafe(deliver)
+
+
+def _deliver(batch: Iterable[Entry[Item, Result]], results: Sequence[Result]) -> None:
+    """Hands each caller that still waits its share of the results."""
+    start = 0
+    for entry in batch:
+        if not entry.future.done():
+            entry.future.set_result(results[start : start + len(entry.items)])
+        start += len(entry.items)
 
 
 def _fail(entries: Iterable[Entry[Item, Result]], error: Exception) -> None:

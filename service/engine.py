@@ -66,14 +66,12 @@ class Engine:
     async def running(self) -> AsyncIterator[None]:
         """Serves the queues inside the block; afterwards the thread and the directory are free."""
         queues = (self.act_queue, self.reward_queue, self.guidance_queue)
-        serving = [asyncio.create_task(queue.run()) for queue in queues]
         try:
             yield
         finally:
-            for task in serving:
-                task.cancel()
-            await asyncio.gather(*serving, return_exceptions=True)
-            self.thread.stop()
+            for queue in queues:
+                queue.stop()
+            await asyncio.to_thread(self.thread.stop)
             self.store.close()
 
     def _queue(self, kind: str, forward: Callable[[Sequence[Item]], Sequence[Result]]) -> Batcher[Item, Result]:

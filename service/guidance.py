@@ -37,11 +37,12 @@ def _hint_requests(engine: Engine, request: GuidanceRequest) -> list[HintRequest
     states = states_of(request)
     seeds, places = item_seeds(request.seed, len(states))
     wanted: list[HintRequest] = []
-    for i, state in enumerate(states):
-        with blamed_on(f"observations[{i}]"):
+    i = 0
+    with blamed_on(lambda: f"observations[{i}]"):
+        for i, state in enumerate(states):
             prompt = engine.hints.encoder.encode(guidance_prompt(state.text, task=state.task, actions=state.actions))
             engine.hints.encoder.check_fits(len(prompt), request.max_new_tokens)
-        for k in range(request.num_hints):
-            item = int(places[i]) * HINTS_PER_ITEM + k
-            wanted.append(HintRequest(prompt, request.max_new_tokens, request.temperature, int(seeds[i]), item))
+            for k in range(request.num_hints):
+                item = int(places[i]) * HINTS_PER_ITEM + k
+                wanted.append(HintRequest(prompt, request.max_new_tokens, request.temperature, int(seeds[i]), item))
     return wanted

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -23,6 +24,11 @@ class InferenceThread:
     async def run(self, job: Callable[[], T]) -> T:
         """Returns what `job` returns, once every job given before has ended."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, job)
+
+    def start(self, job: Callable[[], None]) -> None:
+        """Puts `job` in line without waiting for it; it must not raise. A stopped thread takes no more."""
+        with suppress(RuntimeError):
+            self._executor.submit(job)
 
     def stop(self) -> None:
         """Ends the thread after the job in hand; jobs that wait are dropped."""

@@ -35,15 +35,15 @@ async def reward(engine: Engine, request: RewardRequest, *, deadline: float) -> 
 
 def _questions(scorer: Scorer, request: RewardRequest) -> list[list[Question]]:
     questions: list[list[Question]] = []
-    for i, item in enumerate(request.items):
-        with blamed_on(f"items[{i}]"):
-            questions.append(scorer.questions(item))
+    with blamed_on(lambda: f"items[{len(questions)}]"):
+        for item in request.items:
+            questions.append(scorer.questions(item))  # noqa: PERF401 (its length tells where a failure was)
     return questions
 
 
 def _encode(engine: Engine, place: int, question: Question) -> ScoredPrompt:
     text, phrases = question
-    with blamed_on(f"items[{place}]"):
+    with blamed_on(lambda: f"items[{place}]"):
         prompt = engine.scorer.encoder.encode(text)
         phrase_set = engine.scorer.encoder.phrases(phrases)
         engine.scorer.encoder.check_fits(len(prompt), phrase_set.longest_row)

@@ -44,12 +44,12 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "desc
 router = APIRouter(responses=PROBLEMS)
 
 
-def the_engine(request: Request) -> Engine:
+async def the_engine(request: Request) -> Engine:
     engine: Engine = request.app.state.engine
     return engine
 
 
-def the_weight_swap(request: Request) -> WeightSwap:
+async def the_weight_swap(request: Request) -> WeightSwap:
     swap: WeightSwap = request.app.state.weight_swap
     return swap
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -43,11 +43,15 @@ def states_of(request: ActRequest | GuidanceRequest) -> list[State]:
 
 
 @contextmanager
-def blamed_on(place: str) -> Iterator[None]:
-    """Puts `place` in front of the fields that an `InvalidRequest` names, or names it alone."""
+def blamed_on(where: Callable[[], str]) -> Iterator[None]:
+    """Puts the place that `where` returns in front of the fields an `InvalidRequest` names, or names it alone.
+
+    A function, so that one block around a loop can tell which item it was at.
+    """
     try:
         yield
     except InvalidRequest as error:
+        place = where()
         named = [Offence(f"{place}.{field}", message) for field, message in error.errors]
         raise InvalidRequest(
             error.detail if named else "the request is not valid", errors=named or [Offence(place, error.detail)]
@@ -57,7 +61,7 @@ def blamed_on(place: str) -> Iterator[None]:
 def _describer(env_id: str | None) -> Describer | None:
     if env_id is None:
         return None
-    with blamed_on("env_id"):
+    with blamed_on(lambda: "env_id"):
         return describer_for(env_id)
 
 
@@ -70,7 +74,7 @@ def _text(index: int, observation: object, describer: Describer | None) -> str:
             "raw observations need env_id",
             errors=[Offence(place, f"not text; send text, or env_id, one of {', '.join(DESCRIBED_ENV_IDS)}")],
         )
-    with blamed_on(place):
+    with blamed_on(lambda: place):
         return describer.describe(observation)
 
 

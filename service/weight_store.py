@@ -15,14 +15,18 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from pydantic import BaseModel, ValidationError
 
 from hintwise.errors import HintwiseError, NotRetained
 
 CHUNK_BYTES = 2**20
+LOCK_TIMEOUT_S = 5.0
+LOCK_RETRY_S = 0.1
 
 
 class Version(BaseModel):
@@ -66,11 +70,12 @@ class WeightStore:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = (directory / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreUnusable(f"another service uses {directory}; stop it or pass another --weights-dir") from error
+            locked = _lock(self._lock)
         except OSError as error:
             raise StoreUnusable(f"{directory} cannot be written ({error}); pass another --weights-dir") from error
+        if not locked:
+            self._lock.close()
+            raise StoreUnusable(f"another service uses {directory}; stop it or pass another --weights-dir")
         for unfinished in directory.glob("*.part"):
             unfinished.unlink()
 
@@ -105,6 +110,7 @@ class WeightStore:
                     f"{value} here); pass another --weights-dir"
                 )
         self._record = record
+        self._drop_unrecorded(record)
         return self._last_good(record)
 
     def path_of(self, policy_version: int) -> Path:
@@ -171,6 +177,13 @@ class WeightStore:
                 return path
         raise StoreUnusable(f"no version kept in {self.directory} is whole; pass another --weights-dir")
 
+    def _drop_unrecorded(self, record: Record) -> None:
+        """Removes files that a killed service left: kept before they were recorded, or dropped from the record only."""
+        recorded = {self._file(version.policy_version) for version in record.versions}
+        for path in self.directory.glob("policy-*.safetensors"):
+            if path not in recorded:
+                path.unlink()
+
     def _write(self, record: Record) -> None:
         path = self.directory / "versions.json"
         part = path.with_suffix(".part")
@@ -179,6 +192,20 @@ class WeightStore:
         part.rename(path)
         _sync(self.directory)
         self._record = record
+
+
+def _lock(file: IO[str]) -> bool:
+    """Returns whether the file could be locked; a service that is just stopping is waited for."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(LOCK_RETRY_S)
+        else:
+            return True
 
 
 def sha256_of_file(path: Path) -> str:

@@ -20,6 +20,7 @@ import structlog
 from starlette.requests import Request
 
 from hintwise import weights
+from hintwise.digests import parse_content_digest
 from hintwise.errors import (
     HintwiseError,
     InvalidRequest,
@@ -147,7 +148,7 @@ def _declared_sha256(request: Request) -> str:
             "a push carries the digest of its body",
             errors=[Offence("Content-Digest", "send sha-256=:BASE64 OF THE BODY'S SHA-256:")],
         )
-    return weights.parse_content_digest(header)
+    return parse_content_digest(header)
 
 
 async def _receive(request: Request, part: Path, max_bytes: int) -> str:

@@ -100,7 +100,7 @@ def test_an_empty_directory_is_one_line_with_the_choices(tmp_path):
 
 def test_a_hub_id_goes_through_transformers_and_fails_clearly_without_a_hub(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelNotFound, match="model 'openai-community/gpt2' could not be loaded: .*choose 'embedded'"):
+    with pytest.raises(ModelNotFound, match=r"model 'openai-community/gpt2' could not be loaded: .*choose 'embedded'"):
         load_language_model("openai-community/gpt2")
 
 

@@ -11,9 +11,15 @@ FORBIDDEN = {
 }
 TORCH_FREE = [
     "hintwise/__init__.py",
+    "hintwise/async_client.py",
     "hintwise/client.py",
+    "hintwise/client_address.py",
+    "hintwise/client_core.py",
+    "hintwise/digests.py",
     "hintwise/errors.py",
+    "hintwise/fields.py",
     "hintwise/prompts.py",
+    "hintwise/request_body.py",
     "hintwise/schemas.py",
     "service/batcher.py",
 ]

@@ -1,0 +1,79 @@
+"""Real processes on real sockets, which end with the test that started them."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+START_TIMEOUT_S = 120
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_service(weights_dir: Path, *arguments: str) -> tuple[subprocess.Popen[str], str]:
+    """A service that listens, and its address."""
+    command = [sys.executable, "-m", "service", "--weights-dir", str(weights_dir), "--exit-with-parent", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    line = process.stdout.readline()  # empty, not endless, when the process dies
+    assert line.startswith("listening on "), f"the service did not start: {line!r}, status {process.poll()}"
+    return process, line.removeprefix("listening on ").strip()
+
+
+@contextmanager
+def running_service(weights_dir: Path, *arguments: str) -> Iterator[str]:
+    """The address of a service that stops at the end of the block."""
+    process, url = start_service(weights_dir, *arguments)
+    try:
+        yield url
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(timeout=10)
+    _close_pipes(process)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """kill -9, and nothing left behind."""
+    process.kill()
+    process.wait(timeout=30)
+    _close_pipes(process)
+
+
+def _close_pipes(process: subprocess.Popen[str]) -> None:
+    for pipe in (process.stdout, process.stderr):
+        if pipe:
+            pipe.close()
+
+
+def worker_command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "worker", *map(str, arguments)]
+
+
+def run_worker(*arguments: object, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+    """What the worker said when it ended."""
+    return subprocess.run(
+        worker_command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+
+
+def policy_version(url: str) -> int:
+    return int(httpx.get(f"{url}/weights", timeout=10).json()["policy_version"])
