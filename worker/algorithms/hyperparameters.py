@@ -18,7 +18,7 @@ class PPOHyperparameters(BaseModel):
     minibatch_size: int = Field(128, ge=1, description="Transitions in one gradient step.")
     update_epochs: int = Field(6, ge=1, description="Passes over the transitions of one update.")
     learning_rate: Positive = Field(1e-3, description="Adam's step size at the start; falls linearly to nearly 0.")
-    gamma: float = Field(0.995, ge=0, lt=1, description="Discount per step.")
+    gamma: float = Field(0.99, ge=0, lt=1, description="Discount per step.")
     gae_lambda: Share = Field(0.95, description="Decay of generalized advantage estimation.")
     clip_coef: Positive = Field(0.2, description="How far the probability ratio may move from 1 and still pay.")
     ent_coef: float = Field(0.0, ge=0, allow_inf_nan=False, description="Weight of the entropy bonus, per nat.")
