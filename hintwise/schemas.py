@@ -150,7 +150,7 @@ class GuidanceResponse(Answer):
 class RewardItem(Request):
     """A hint and the transition that followed it."""
 
-    hint: str
+    hint: str | None = Field(description="The advice; null or empty is none.")
     observation: str
     actions: ActionList | None = Field(
         default=None, description="Legal actions in `observation`; `alignment` needs them."

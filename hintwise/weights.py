@@ -57,9 +57,16 @@ def read(path: Path) -> StateDict:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Returns the metadata of a safetensors file that `read` accepted."""
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
+    """Returns the metadata of a safetensors file.
+
+    Raises:
+        WeightsRejected: The file is not whole safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsRejected(f"the body is not a safetensors file: {error}") from error
 
 
 def check_fits(state: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> None:

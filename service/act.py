@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +10,12 @@ import numpy as np
 from hintwise.errors import InvalidRequest, Offence, Unavailable
 from hintwise.prompts import action_prompt
 from hintwise.schemas import ActRequest
-from hintwise.tokens import TextEncoder
 from service.action_draw import draw_actions, item_seeds
+from service.encoding import Question, scored_prompts
 from service.engine import Engine
 from service.policy_runner import ScoredPrompt, Scores
-from service.states import State, blamed_on, states_of
+from service.states import State, states_of
 
-MANY_CHARS = 50_000
-"""Texts longer than this together are tokenized in a thread, so that the event loop keeps answering."""
 MAX_RECOMPUTES = 3
 
 
@@ -30,7 +27,7 @@ async def act(engine: Engine, request: ActRequest, *, deadline: float) -> dict[s
         Overloaded, DeadlineExceeded, InferenceFailed, Unavailable: As the queue says.
     """
     states = states_of(request)
-    items = await encode_states(engine.policy.encoder, request, states)
+    items = await scored_prompts(engine.policy.encoder, _questions(request, states), _place)
     scores = await _score_under_one_version(engine, items, deadline)
     engine.metrics.act_observations.inc(len(items))
     return {
@@ -40,30 +37,17 @@ async def act(engine: Engine, request: ActRequest, *, deadline: float) -> dict[s
     }
 
 
-async def encode_states(encoder: TextEncoder, request: ActRequest, states: Sequence[State]) -> list[ScoredPrompt]:
-    """Returns each state's prompt and phrases as tokens, and refuses what does not fit the model."""
-    if sum(len(state.text) for state in states) > MANY_CHARS:
-        return await asyncio.to_thread(_encode, encoder, request, states)
-    return _encode(encoder, request, states)
-
-
-def _encode(encoder: TextEncoder, request: ActRequest, states: Sequence[State]) -> list[ScoredPrompt]:
-    actions = [state.actions for state in states if state.actions is not None]
-    if len(actions) < len(states):
-        raise InvalidRequest("the legal actions are missing", errors=[Offence("actions", "list them, or send env_id")])
+def _questions(request: ActRequest, states: Sequence[State]) -> list[Question]:
+    """Returns each state's prompt and legal actions."""
     hints = request.hints or [None] * len(states)
-    texts = [action_prompt(state.text, task=state.task, hint=hint) for state, hint in zip(states, hints, strict=True)]
-    items: list[ScoredPrompt] = []
-    i = 0
-    with blamed_on(lambda: f"observations[{i}]"):
-        for i in range(len(texts)):
-            encoder.check_length(texts[i])
-        prompts = encoder.encode_all(texts)
-        for i in range(len(texts)):
-            phrases = encoder.phrases(actions[i])
-            encoder.check_fits(len(prompts[i]), phrases.longest_row)
-            items.append(ScoredPrompt(prompts[i], phrases))
-    return items
+    questions = [
+        (action_prompt(state.text, task=state.task, hint=hint), state.actions)
+        for state, hint in zip(states, hints, strict=True)
+        if state.actions is not None
+    ]
+    if len(questions) < len(states):
+        raise InvalidRequest("the legal actions are missing", errors=[Offence("actions", "list them, or send env_id")])
+    return questions
 
 
 async def _score_under_one_version(engine: Engine, items: Sequence[ScoredPrompt], deadline: float) -> list[Scores]:
@@ -72,14 +56,16 @@ async def _score_under_one_version(engine: Engine, items: Sequence[ScoredPrompt]
     A large request travels in several batches, and a swap may fall between two of them: what
     the older version scored is then scored again.
     """
-    scores = await engine.act_queue.submit(items, deadline=deadline)
+    scores = await engine.act_queue.submit(items, deadline=deadline, place_of=_place)
     for _ in range(MAX_RECOMPUTES):
         newest = max(score.policy_version for score in scores)
         stale = [i for i, score in enumerate(scores) if score.policy_version != newest]
         if not stale:
             return scores
         engine.metrics.act_recomputed.inc(len(stale))
-        renewed = await engine.act_queue.submit([items[i] for i in stale], deadline=deadline)
+        again = [items[i] for i in stale]
+        places = [_place(i) for i in stale]
+        renewed = await engine.act_queue.submit(again, deadline=deadline, place_of=places.__getitem__)
         for i, score in zip(stale, renewed, strict=True):
             scores[i] = score
     raise Unavailable("the weights are swapped faster than this request is scored; send fewer observations at a time")
@@ -114,3 +100,7 @@ def _results(
             states, items, scores, draw.actions.tolist(), draw.log_probs.tolist(), strict=True
         )
     ]
+
+
+def _place(index: int) -> str:
+    return f"observations[{index}]"

@@ -45,7 +45,8 @@ def draw_actions(
         return _draw_epsilon(best, num_actions, seeds, epsilon)
     if mode == "greedy" or temperature == 0:
         return Draw(best, np.zeros(len(best)))
-    scaled = scores / np.float32(temperature)
+    with np.errstate(over="ignore"):  # next to nothing, a temperature leaves -inf, which is right
+        scaled = (scores.astype(np.float64) - scores.max(axis=1, keepdims=True)) / temperature
     actions = (scaled + gumbels(*seeds, scores.shape[1], stream=STREAM_ACTION)).argmax(axis=1)
     return Draw(actions, log_softmax(scaled)[np.arange(len(actions)), actions])
 
@@ -62,9 +63,9 @@ def item_seeds(seed: int | Sequence[int] | None, num_items: int) -> tuple[NDArra
     return np.full(num_items, drawn, dtype=np.int64), np.arange(num_items, dtype=np.int64)
 
 
-def log_softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+def log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns (N, A) log-probabilities; -inf stays -inf."""
-    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
+    shifted = scores - scores.max(axis=1, keepdims=True)
     normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return normalised
 

@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from hintwise.errors import DeadlineExceeded, HintwiseError, InferenceFailed, Overloaded, Unavailable
+from hintwise.errors import DeadlineExceeded, HintwiseError, InferenceFailed, Offence, Overloaded, Unavailable
 from service.inference_thread import InferenceThread
 
 MAX_RETRY_AFTER_S = 30.0
@@ -51,6 +51,7 @@ class Entry(Generic[Item, Result]):
     """Items of one request that travel in one batch."""
 
     items: Sequence[Item]
+    start: int  # place of the first of them in the request
     future: asyncio.Future[Sequence[Result]] = field(default_factory=asyncio.Future)
 
     def __post_init__(self) -> None:
@@ -60,6 +61,14 @@ class Entry(Generic[Item, Result]):
     @property
     def padded_tokens(self) -> int:
         return self.num_rows * self.num_tokens
+
+
+class ItemFailed(InferenceFailed):
+    """The forward fails on one item of an entry; `index` counts within it."""
+
+    def __init__(self, detail: str, index: int) -> None:
+        super().__init__(detail)
+        self.index = index
 
 
 class Batcher(Generic[Item, Result]):
@@ -100,7 +109,9 @@ class Batcher(Generic[Item, Result]):
         with self._lock:
             return self._waiting_tokens()
 
-    async def submit(self, items: Sequence[Item], *, deadline: float) -> list[Result]:
+    async def submit(
+        self, items: Sequence[Item], *, deadline: float, place_of: Callable[[int], str] = "item {}".format
+    ) -> list[Result]:
         """Returns one result per item once batches have carried them all.
 
         When the caller is cancelled, what still waits is taken out of the queue.
@@ -108,16 +119,17 @@ class Batcher(Generic[Item, Result]):
         Args:
             items: At least one.
             deadline: Event-loop time by which the results must be there.
+            place_of: Names item i as the caller knows it, for the error when it fails.
 
         Raises:
             Overloaded: The queue is full.
             DeadlineExceeded: The results were not there in time.
-            InferenceFailed: The forward pass raised.
+            InferenceFailed: The forward pass raised; the offence names the item where one is to blame.
             Unavailable: The batcher stopped first.
         """
         if deadline <= asyncio.get_running_loop().time():
             raise DeadlineExceeded(TOO_LATE)
-        entries = [Entry[Item, Result](chunk) for chunk in self._split(items)]
+        entries = [Entry[Item, Result](items[start:stop], start) for start, stop in self._split(items)]
         waiting = deque(entries)
         self._enqueue(waiting, len(items))
         try:
@@ -125,6 +137,11 @@ class Batcher(Generic[Item, Result]):
                 results = await asyncio.gather(*(entry.future for entry in entries))
         except TimeoutError as error:
             raise DeadlineExceeded(TOO_LATE) from error
+        except ItemFailed as error:
+            start = next(entry.start for entry in entries if entry.future.done() and entry.future.exception() is error)
+            raise InferenceFailed(
+                error.detail, errors=[Offence(place_of(start + error.index), "the model fails on this item")]
+            ) from error
         finally:
             self._forget(waiting, entries)
         return [result for chunk in results for result in chunk]
@@ -158,15 +175,15 @@ class Batcher(Generic[Item, Result]):
             self._in_line = True
             self._thread.start(self._take_turn)
 
-    def _split(self, items: Sequence[Item]) -> Iterable[Sequence[Item]]:
-        """Yields runs of items that fit one batch each."""
+    def _split(self, items: Sequence[Item]) -> Iterable[tuple[int, int]]:
+        """Yields where runs of items that fit one batch each start and stop."""
         start = rows = longest = 0
         for i, item in enumerate(items):
             rows, longest = rows + item.num_rows, max(longest, item.num_tokens)
             if i > start and rows * longest > self._max_batch_tokens:
-                yield items[start:i]
+                yield start, i
                 start, rows, longest = i, item.num_rows, item.num_tokens
-        yield items[start:]
+        yield start, len(items)
 
     def _take_turn(self) -> None:
         """Runs one batch on the inference thread, then gets in line again."""
@@ -214,8 +231,24 @@ class Batcher(Generic[Item, Result]):
                 if not entry.future.done():
                     self._run_batch([entry])
             return
-        told = error if isinstance(error, HintwiseError) else InferenceFailed(f"the forward failed: {error}")
+        detail = error.detail if isinstance(error, HintwiseError) else f"the forward failed: {error}"
+        index = self._failing_item(batch[0].items)
+        told = InferenceFailed(detail) if index is None else ItemFailed(detail, index)
         _on_event_loop(batch, lambda: _fail(batch, told))
+
+    def _failing_item(self, items: Sequence[Item]) -> int | None:
+        """Returns the index of an item the forward fails on alone, found by halving; None where each goes well."""
+        start, stop = 0, len(items)
+        while stop - start > 1:
+            middle = (start + stop) // 2
+            start, stop = (start, middle) if self._fails(items[start:middle]) else (middle, stop)
+        return start if self._fails(items[start:stop]) else None
+
+    def _fails(self, items: Sequence[Item]) -> bool:
+        try:
+            return len(self._forward(items)) != len(items)
+        except Exception:  # noqa: BLE001 (whatever it is, it has been reported once)
+            return True
 
     def _measure(self, batch: Sequence[Entry[Item, Result]], seconds: float) -> None:
         rows = sum(entry.num_rows for entry in batch)

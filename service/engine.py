@@ -16,6 +16,7 @@ import structlog
 import torch
 
 from hintwise import weights
+from hintwise.digests import sha256_of
 from hintwise.language_model import LanguageModel, load_language_model
 from hintwise.schemas import ModelInfo
 from service.batcher import Batcher, Item, Result
@@ -24,7 +25,7 @@ from service.inference_thread import InferenceThread
 from service.metrics import Metrics
 from service.policy_runner import PolicyRunner
 from service.settings import Settings
-from service.weight_store import WeightStore, sha256_of_file
+from service.weight_store import WeightStore
 
 log = structlog.get_logger("service")
 SPARE_BYTES = 2**20
@@ -56,7 +57,11 @@ class Engine:
         self.hints = HintGenerator(frozen[settings.guidance])
         self.scorer = PolicyRunner(frozen[settings.scorer_model])
         self.store = WeightStore(settings.weights_dir, max_retained=settings.max_retained_versions)
-        self._serve_last_version()
+        try:
+            self._serve_last_version()
+        except BaseException:
+            self.store.close()
+            raise
         self.max_weights_bytes = SPARE_BYTES + 2 * sum(t.nbytes for t in weights.state_of(self.policy.policy).values())
         self.act_queue = self._queue("act", self.policy.score)
         self.reward_queue = self._queue("reward", self.scorer.score)
@@ -94,7 +99,7 @@ class Engine:
         if path is None:
             part = self.store.new_part()
             part.write_bytes(weights.dump(self.policy.policy))
-            self.policy.policy_version = self.store.add(part, sha256_of_file(part)).policy_version
+            self.policy.policy_version = self.store.add(part, sha256_of(part.read_bytes())).policy_version
         else:
             state = weights.read(path)
             weights.check_fits(state, weights.state_of(self.policy.policy))

@@ -79,7 +79,8 @@ class HintGenerator:
         input_ids, mask = _pad_left([request.prompt for request in requests], self.language_model.device)
         cache = None
         for step in range(max(request.max_new_tokens for request in requests)):
-            positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+            # A line that has ended grows on with the batch, unread; it must not run out of positions.
+            positions = (mask.cumsum(-1) - 1).clamp(0, self.language_model.max_tokens - 1)[:, -input_ids.shape[1] :]
             output = self._model(
                 input_ids=input_ids,
                 attention_mask=mask,

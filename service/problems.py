@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import structlog
 from fastapi import FastAPI
@@ -21,9 +22,13 @@ from hintwise.errors import (
     NotFound,
     Offence,
 )
+from hintwise.schemas import ActRequest, GuidanceRequest, RewardItem, RewardRequest
 
 MEDIA_TYPE = "application/problem+json"
 MAX_NAMED = 20
+FIELD_NAMES = {
+    name for schema in (ActRequest, GuidanceRequest, RewardRequest, RewardItem) for name in schema.model_fields
+}
 log = structlog.get_logger("service")
 
 
@@ -54,7 +59,6 @@ def install(app: FastAPI) -> None:
     """Makes `app` answer every failure as a problem."""
     app.add_exception_handler(HintwiseError, _designed)
     app.add_exception_handler(HTTPException, _from_router)
-    app.add_exception_handler(Exception, _unforeseen)
 
 
 async def _designed(request: Request, error: Exception) -> Response:
@@ -71,14 +75,24 @@ async def _from_router(request: Request, error: Exception) -> Response:
         return problem(NotFound(f"there is nothing at {path}; /docs lists the endpoints"))
     if error.status_code == MethodNotAllowed.status:
         answer = problem(MethodNotAllowed(f"{request.method} is not answered at {path}; /docs lists the methods"))
-        answer.headers.update(error.headers or {})
+        answer.headers["Allow"] = ", ".join(sorted(_methods_at(request.app, path)))
         return answer
     return problem(BY_STATUS.get(error.status_code, HintwiseError)(str(error.detail)))
 
 
-async def _unforeseen(request: Request, error: Exception) -> Response:
-    log.error("unforeseen failure", path=request.url.path, exc_info=error)
+def unforeseen(path: str, error: Exception) -> Response:
+    """Returns the answer to a failure that nobody designed; the log has its trace, the caller nothing of it."""
+    log.error("unforeseen failure", path=path, exc_info=error)
     return problem(HintwiseError("the service failed in a way it did not foresee; its log has the trace"))
+
+
+def _methods_at(app: FastAPI, path: str) -> set[str]:
+    """Returns every method that is answered at `path`; Starlette's own Allow knows the first route alone."""
+    methods: set[str] = set()
+    for template, operations in app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
+            methods |= {method.upper() for method in operations}
+    return methods or {"GET", "HEAD"}  # /docs and its kin are not in the document
 
 
 def _path(fault: ErrorDetails) -> str:
@@ -87,7 +101,7 @@ def _path(fault: ErrorDetails) -> str:
     for part in fault["loc"]:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.isidentifier():  # pydantic adds the tag of a union's member, such as `list[int]`
+        elif part in FIELD_NAMES or fault["type"] == "extra_forbidden":  # else the tag of a union's member: `list[int]`
             path += f".{part}" if path else part
     return path or "body"
 

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.metrics import Metrics
+from service.problems import unforeseen
 
 log = structlog.get_logger("service")
 ACCEPTED_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -55,6 +56,10 @@ class RequestContext:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_headers)
+            except Exception as error:
+                if status:
+                    raise  # the answer has begun: nothing can be taken back
+                await unforeseen(scope["path"], error)(scope, receive, send_with_headers)
             finally:
                 self._count(scope, status, time.perf_counter() - started)
 

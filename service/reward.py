@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hintwise.schemas import RewardRequest
+from service.encoding import Question, scored_prompts
 from service.engine import Engine
-from service.policy_runner import ScoredPrompt
-from service.reward_scorer import Question, Scorer, scorer_named
+from service.reward_scorer import Scorer, scorer_named
 from service.states import blamed_on
 
 
@@ -20,11 +20,15 @@ async def reward(engine: Engine, request: RewardRequest, *, deadline: float) -> 
     """
     scorer = scorer_named(request.scorer)
     questions = _questions(scorer, request)
-    prompts = {
-        question: _encode(engine, place, question) for place, asked in enumerate(questions) for question in asked
-    }
-    answers = await engine.reward_queue.submit(list(prompts.values()), deadline=deadline)  # each distinct prompt once
-    log_probs = {question: answer.log_probs.tolist() for question, answer in zip(prompts, answers, strict=True)}
+    first_asked = {question: i for i, asked in reversed(list(enumerate(questions))) for question in asked}
+    distinct = list(first_asked)  # each prompt is scored once, however many items ask it
+
+    def place_of(index: int) -> str:
+        return f"items[{first_asked[distinct[index]]}]"
+
+    prompts = await scored_prompts(engine.scorer.encoder, distinct, place_of)
+    answers = await engine.reward_queue.submit(prompts, deadline=deadline, place_of=place_of)
+    log_probs = {question: answer.log_probs.tolist() for question, answer in zip(distinct, answers, strict=True)}
     results = [
         scorer.result(item, [log_probs[question] for question in asked], request.gamma).model_dump()
         for item, asked in zip(request.items, questions, strict=True)
@@ -39,12 +43,3 @@ def _questions(scorer: Scorer, request: RewardRequest) -> list[list[Question]]:
         for item in request.items:
             questions.append(scorer.questions(item))  # noqa: PERF401 (its length tells where a failure was)
     return questions
-
-
-def _encode(engine: Engine, place: int, question: Question) -> ScoredPrompt:
-    text, phrases = question
-    with blamed_on(lambda: f"items[{place}]"):
-        prompt = engine.scorer.encoder.encode(text)
-        phrase_set = engine.scorer.encoder.phrases(phrases)
-        engine.scorer.encoder.check_fits(len(prompt), phrase_set.longest_row)
-    return ScoredPrompt(prompt, phrase_set)

@@ -19,11 +19,9 @@ from typing import Protocol, TypeVar
 from hintwise.errors import InvalidRequest, Offence
 from hintwise.prompts import PROGRESS_ANSWERS, action_prompt, progress_prompt
 from hintwise.schemas import RewardItem, RewardResult
+from service.encoding import Question
 
 T = TypeVar("T")
-
-Question = tuple[str, tuple[str, ...]]
-"""A prompt and the phrases that may continue it."""
 
 
 class Scorer(Protocol):
@@ -65,11 +63,12 @@ class Progress:
     """How much further the hint has been carried out, as a potential difference."""
 
     def questions(self, item: RewardItem) -> list[Question]:
-        now = (progress_prompt(item.observation, item.hint, task=item.task), PROGRESS_ANSWERS)
+        hint = item.hint or ""
+        now = (progress_prompt(item.observation, hint, task=item.task), PROGRESS_ANSWERS)
         if item.terminated:
             return [now]
         next_observation = _needed("next_observation", item.next_observation, "progress compares it with observation")
-        next_hint = item.hint if item.next_hint is None else item.next_hint
+        next_hint = hint if item.next_hint is None else item.next_hint
         return [now, (progress_prompt(next_observation, next_hint, task=item.task), PROGRESS_ANSWERS)]
 
     def result(self, item: RewardItem, answers: Sequence[Sequence[float]], gamma: float) -> RewardResult:

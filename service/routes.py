@@ -91,10 +91,13 @@ async def download_weights(
     return FileResponse(path, media_type="application/octet-stream", filename=path.name)
 
 
-@router.put("/weights", tags=["weights"])
-async def put_weights(request: Request, swap: Annotated[WeightSwap, Depends(the_weight_swap)]) -> WeightsInfo:
+@router.put("/weights", response_model=WeightsInfo, tags=["weights"])
+async def put_weights(request: Request, swap: Annotated[WeightSwap, Depends(the_weight_swap)]) -> Any:
     """Serves new weights (a safetensors body) once they are verified and kept; needs If-Match and Content-Digest."""
-    return await swap.put(request)
+    try:
+        return await swap.put(request)
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_LEFT)
 
 
 @router.get("/info", tags=["operations"])

@@ -81,8 +81,8 @@ class WeightStore:
 
     @property
     def current(self) -> Version:
-        """The version that serves."""
-        return self._find(self._known.current)
+        """The version recorded last as the one that serves."""
+        return self.version(self._known.current)
 
     @property
     def retained_versions(self) -> list[int]:
@@ -119,7 +119,7 @@ class WeightStore:
         Raises:
             NotRetained: It is not kept; the message lists what is.
         """
-        self._find(policy_version)
+        self.version(policy_version)
         return self._file(policy_version)
 
     def new_part(self) -> Path:
@@ -155,7 +155,12 @@ class WeightStore:
             raise RuntimeError("open the store before using it")
         return self._record
 
-    def _find(self, policy_version: int) -> Version:
+    def version(self, policy_version: int) -> Version:
+        """Returns what is known of a retained version.
+
+        Raises:
+            NotRetained: It is not kept; the message lists what is.
+        """
         for version in self._known.versions:
             if version.policy_version == policy_version:
                 return version
@@ -165,16 +170,16 @@ class WeightStore:
         return self.directory / f"policy-{policy_version:06d}.safetensors"
 
     def _last_good(self, record: Record) -> Path:
-        """Returns the current version's file, or the newest one that is whole, recorded as current."""
-        newest_first = sorted(record.versions, key=lambda v: (v.policy_version == record.current, v.policy_version))[
-            ::-1
-        ]
-        for version in newest_first:
-            path = self._file(version.policy_version)
-            if path.exists() and sha256_of_file(path) == version.sha256:
-                if version.policy_version != record.current:
-                    self._write(record.model_copy(update={"current": version.policy_version}))
-                return path
+        """Returns the file of the newest version that is whole, the current one first; forgets what is damaged."""
+        candidates = sorted(record.versions, key=lambda v: (v.policy_version == record.current, v.policy_version))
+        while candidates:
+            newest = candidates.pop()
+            if sha256_of_file(self._file(newest.policy_version)) == newest.sha256:
+                kept = sorted([*candidates, newest], key=lambda v: v.policy_version)
+                present = [v for v in kept if self._file(v.policy_version).exists()]
+                if len(present) < len(record.versions):
+                    self._write(record.model_copy(update={"current": newest.policy_version, "versions": present}))
+                return self._file(newest.policy_version)
         raise StoreUnusable(f"no version kept in {self.directory} is whole; pass another --weights-dir")
 
     def _drop_unrecorded(self, record: Record) -> None:
@@ -208,9 +213,11 @@ def _lock(file: IO[str]) -> bool:
             return True
 
 
-def sha256_of_file(path: Path) -> str:
-    """Returns the hex digest of a file."""
+def sha256_of_file(path: Path) -> str | None:
+    """Returns the hex digest of a file; None when there is none."""
     digest = hashlib.sha256()
+    if not path.exists():
+        return None
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)

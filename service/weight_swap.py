@@ -30,6 +30,7 @@ from hintwise.errors import (
     VersionConflict,
     WeightsRejected,
 )
+from hintwise.language_model import LanguageModel
 from hintwise.schemas import WeightsInfo
 from service.bodies import limited_stream
 from service.engine import Engine
@@ -88,6 +89,7 @@ class WeightSwap:
 
     async def _serve(self, part: Path, sha256: str) -> None:
         engine, started = self._engine, time.perf_counter()
+        await asyncio.to_thread(_check_metadata, part, engine.policy.language_model)
         state = await asyncio.to_thread(weights.read, part)
         await asyncio.to_thread(weights.check_fits, state, weights.state_of(engine.policy.policy))
         version = (await asyncio.to_thread(engine.store.add, part, sha256)).policy_version
@@ -109,7 +111,7 @@ class WeightSwap:
 
 def weights_info(engine: Engine) -> WeightsInfo:
     """Returns what serves now, as `GET /weights` shows it."""
-    model, version = engine.policy.language_model, engine.store.current
+    model, version = engine.policy.language_model, engine.store.version(engine.policy.policy_version)
     return WeightsInfo(
         policy_version=version.policy_version,
         sha256=version.sha256,
@@ -120,6 +122,23 @@ def weights_info(engine: Engine) -> WeightsInfo:
         created_at=version.created_at,
         durable=True,
     )
+
+
+def _check_metadata(part: Path, model: LanguageModel) -> None:
+    """Raises `WeightsRejected` when the file says that it belongs to another kind of policy."""
+    said = weights.read_metadata(part)
+    wanted = {
+        "hintwise.format": "full",
+        "hintwise.architecture": model.architecture,
+        "hintwise.tokenizer_sha256": model.tokenizer_sha256,
+    }
+    offences = [
+        Offence(name, f"says {said[name]}, but this service takes {value}")
+        for name, value in wanted.items()
+        if name in said and said[name] != value
+    ]
+    if offences:
+        raise WeightsRejected("the weights were made for another policy", errors=offences)
 
 
 def _check_content_type(request: Request) -> None:

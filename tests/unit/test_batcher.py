@@ -13,6 +13,8 @@ from service.batcher import MAX_RETRY_AFTER_S, Batcher
 from service.inference_thread import InferenceThread
 
 FOREVER_S = 1e6
+PATIENCE_S = 5
+"""After which a caller who is lost fails."""
 POISON = -13
 
 
@@ -27,7 +29,7 @@ class Forward:
     """Multiplies by ten. Every batch says on the event loop that it started; while held, it then waits."""
 
     def __init__(self):
-        self.batches, self.threads = [], set()
+        self.batches, self.ended, self.threads = [], [], set()
         self.loop = asyncio.get_running_loop()
         self.started = asyncio.Semaphore(0)
         self.held, self.permits = False, threading.Semaphore(0)
@@ -38,6 +40,7 @@ class Forward:
         self.threads.add(threading.current_thread().name)
         self.loop.call_soon_threadsafe(self.started.release)
         assert not held or self.permits.acquire(timeout=30)
+        self.ended.append(self.batches[-1])
         if POISON in self.batches[-1]:
             raise RuntimeError("CUDA error")
         return [item.number * 10 for item in items]
@@ -51,12 +54,13 @@ class Running:
     forward: Forward
     thread: InferenceThread
     observed: list
+    patience_s: float
 
     def submit(self, *numbers, num_rows=1, num_tokens=2, deadline=None):
         """Starts a request; a caller who is lost fails after a while, and never hangs."""
         items = [Item(number, num_rows, num_tokens) for number in numbers]
         deadline = asyncio.get_running_loop().time() + FOREVER_S if deadline is None else deadline
-        return asyncio.create_task(asyncio.wait_for(self.batcher.submit(items, deadline=deadline), 2 * FOREVER_S))
+        return asyncio.create_task(asyncio.wait_for(self.batcher.submit(items, deadline=deadline), self.patience_s))
 
     async def occupied(self, *numbers, **request):
         """Returns a request whose batch the model is working on until `release`, or until `finish_batch`."""
@@ -78,7 +82,7 @@ class Running:
 
     async def waiting(self, num_items):
         """Returns once so many items of two tokens each wait in the queue."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while self.batcher.queued_tokens != 2 * num_items:  # noqa: ASYNC110 (the batcher has no event for it)
                 await asyncio.sleep(0)
 
@@ -98,8 +102,9 @@ async def clock(monkeypatch):
 
 
 @pytest.fixture
-async def start():
+async def start(request):
     running = []
+    patience_s = FOREVER_S if "clock" in request.fixturenames else PATIENCE_S
 
     async def started(forward=None, **limits):
         forward, thread, observed = forward or Forward(), InferenceThread(), []
@@ -109,7 +114,7 @@ async def start():
             on_batch=lambda *seen: observed.append(seen),
             **{"max_batch_tokens": 8, "max_queue_items": 1_000, **limits},
         )
-        running.append(Running(batcher, forward, thread, observed))
+        running.append(Running(batcher, forward, thread, observed, patience_s))
         return running[-1]
 
     yield started
@@ -209,6 +214,22 @@ async def test_large_requests_take_turns(start):
     await asyncio.gather(first, *large)
     owners = [batch[0] // 100 for batch in running.forward.batches[1:]]
     assert owners == [1, 2, 1, 2, 1, 2]
+
+
+async def test_a_stream_of_small_requests_never_starves_a_large_one(start):
+    running = await start(max_batch_tokens=8)
+    large = await running.occupied(*range(12))
+    small = [running.submit(*[100] * 4), running.submit(*[100] * 4)]  # each fills a batch
+    await running.waiting(16)
+    for _ in range(6):
+        small.append(running.submit(*[100] * 4))
+        await asyncio.sleep(0)
+        await running.finish_batch()
+    running.release()
+    assert await large == [10 * i for i in range(12)]
+    await asyncio.gather(*small)
+    places = [i for i, batch in enumerate(running.forward.batches) if 100 not in batch]
+    assert places[-1] < len(running.forward.batches) - 1, running.forward.batches
 
 
 async def test_each_batch_is_measured(start):
@@ -368,7 +389,7 @@ async def test_an_error_made_for_the_caller_is_passed_on_as_it_is(start):
         raise InferenceFailed("the scores are not finite")
 
     running = await start(forward)
-    with pytest.raises(InferenceFailed, match=r"^the scores are not finite$"):
+    with pytest.raises(InferenceFailed, match=r"^the scores are not finite"):
         await running.submit(1)
 
 
@@ -385,6 +406,17 @@ async def test_a_wrong_number_of_results_fails_the_request_instead_of_hanging_it
     running = await start(wrong)
     with pytest.raises(InferenceFailed, match="results for 2 items"):
         await running.submit(1, 2)
+
+
+async def test_a_caller_who_left_before_its_batch_failed_harms_nobody(start):
+    running, unhandled = await start(), []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: unhandled.append(context))
+    gone = await running.occupied(POISON)
+    gone.cancel()
+    await asyncio.wait({gone})
+    running.release()
+    assert await running.submit(1) == [10]
+    assert unhandled == []
 
 
 async def test_a_caller_who_left_is_not_computed_again_when_its_batch_failed(start):
@@ -473,7 +505,8 @@ async def test_stopping_the_thread_ends_the_job_in_hand_and_drops_those_that_wai
     await asyncio.sleep(0)
     stopping = asyncio.create_task(asyncio.to_thread(running.thread.stop))
     with pytest.raises(asyncio.CancelledError):
-        await dropped
+        await asyncio.wait_for(dropped, PATIENCE_S)
     running.release()
     await stopping
+    assert running.forward.ended == running.forward.batches == [[0]]
     assert await first == [0]

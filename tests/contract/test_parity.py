@@ -1,0 +1,125 @@
+"""The service and a trainer with the same weights agree (DESIGN section 4), whatever the batch.
+
+The trainer here is `hintwise.policy.Policy` with weights fetched over `GET /weights/{v}`.
+"""
+
+import gymnasium
+import numpy as np
+import pytest
+import pytest_asyncio
+import torch
+from safetensors.torch import load
+
+from hintwise import weights
+from hintwise.describers import describer_for
+from hintwise.language_model import load_language_model
+from hintwise.policy import Policy
+from hintwise.prompts import action_prompt
+from hintwise.tokens import TextEncoder, collate
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+NUM_OBSERVATIONS = 1_000
+REQUEST_SIZES = (1, 2, 64, 7, 300, 33, 593)
+TRAINER_BATCH = 128
+LEFT_RIGHT = ["push left", "push right"]
+OTHER_LISTS = [["wait"], ["up", "down", "fire"], ["pick up the red key", "pick up the blue key", "toggle"], LEFT_RIGHT]
+
+
+class Trainer:
+    """Scores texts with fetched weights, in batches of its own making."""
+
+    def __init__(self, data):
+        language_model = load_language_model("embedded")
+        self.policy = Policy(language_model)
+        self.encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
+        weights.apply(self.policy, load(data))
+
+    @torch.no_grad()
+    def __call__(self, texts, actions, task):
+        outputs = []
+        for start in range(0, len(texts), TRAINER_BATCH):
+            prompts = [self.encoder.encode(action_prompt(text, task=task)) for text in texts[start:][:TRAINER_BATCH]]
+            outputs.append(self.policy(collate(prompts, [self.encoder.phrases(tuple(actions))] * len(prompts))))
+        return torch.cat([o.log_probs for o in outputs]).tolist(), torch.cat([o.values for o in outputs]).tolist()
+
+
+@pytest_asyncio.fixture(
+    scope="module", loop_scope="module", params=[(0.0, 1.0), (1.0, 7.0)], ids="alpha,beta={}".format
+)
+async def trained(service, request):
+    """The service with weights whose critic is no longer zero, and their settings alpha and beta."""
+    alpha, beta = request.param
+    settings = {"alpha": torch.tensor(alpha), "beta": torch.tensor(beta), "value_scale": torch.tensor(3.0)}
+    await service.put_noise(0.05, **settings)
+    return service
+
+
+def random_play(count):
+    """Returns CartPole observations under uniform actions, ends of episodes included."""
+    env = gymnasium.make("CartPole-v1")
+    generator, observations = np.random.default_rng(0), []
+    while len(observations) < count:
+        observation, _ = env.reset(seed=len(observations))
+        over = False
+        while not over:
+            observations.append(observation.tolist())
+            observation, _, terminated, truncated, _ = env.step(int(generator.integers(2)))
+            over = terminated or truncated
+        observations.append(observation.tolist())
+    env.close()
+    return observations[:count]
+
+
+async def test_act_and_the_trainer_agree_over_1000_observations(trained, close_to):
+    observations, describer = random_play(NUM_OBSERVATIONS), describer_for("CartPole-v1")
+    assert sum(REQUEST_SIZES) == NUM_OBSERVATIONS
+    results, start = [], 0
+    for size in REQUEST_SIZES:
+        part = observations[start : start + size]
+        results += (await trained.ask("/act", {"observations": part, "env_id": "CartPole-v1"}))["results"]
+        start += size
+    version = trained.engine.policy.policy_version
+    trainer = Trainer((await trained.http.get(f"/weights/{version}")).content)
+    texts = [describer.describe(observation) for observation in observations]
+    log_probs, values = trainer(texts, describer.actions, describer.task)
+    beta = trainer.policy.beta.item()
+    for result, expected, value in zip(results, log_probs, values, strict=True):
+        assert close_to(result["log_probs"], expected, beta)
+        assert close_to([result["log_prob"]], [expected[result["action"]]], beta)
+        assert result["value"] == pytest.approx(value, abs=1e-4, rel=1e-4)
+    assert len({round(value, 3) for value in values}) > 10  # a constant would agree with anything
+    assert np.std([row[0] for row in log_probs]) > 1e-3
+
+
+def neighbours(count):
+    """Returns texts of other lengths, each with one of several lists of actions."""
+    return [("pole 3 " * (1 + 5 * n % 61), OTHER_LISTS[n % len(OTHER_LISTS)]) for n in range(count)]
+
+
+@pytest.mark.parametrize("place", [0, 31, 63])
+@pytest.mark.parametrize("actions", OTHER_LISTS[1:], ids=str)
+async def test_an_observation_is_scored_alike_alone_and_among_63_others(trained, close_to, place, actions):
+    item = ("cart 20 speed 21 pole 20 turn 19", actions)
+    batch = neighbours(63)
+    batch.insert(place, item)
+    [alone] = await trained.act([item[0]], [item[1]], seed=[5])
+    among = (await trained.act([text for text, _ in batch], [listed for _, listed in batch], seed=[5] * 64))[place]
+    beta = (await trained.tensors())["beta"].item()
+    assert close_to(among["log_probs"], alone["log_probs"], beta)
+    assert close_to([among["log_prob"]], [alone["log_prob"]], beta)
+    assert among["value"] == pytest.approx(alone["value"], abs=1e-4)
+    assert (among["action"], among["num_prompt_tokens"]) == (alone["action"], alone["num_prompt_tokens"])
+
+
+@pytest.mark.parametrize("fields", [{}, {"temperature": 3.0}, {"mode": "epsilon", "epsilon": 0.5}], ids=str)
+async def test_splitting_a_batch_in_halves_changes_nothing(trained, close_to, fields):
+    batch, seeds = neighbours(64), list(range(900, 964))
+    texts, lists = [text for text, _ in batch], [listed for _, listed in batch]
+    whole = await trained.act(texts, lists, seed=seeds, **fields)
+    first = await trained.act(texts[:32], lists[:32], seed=seeds[:32], **fields)
+    second = await trained.act(texts[32:], lists[32:], seed=seeds[32:], **fields)
+    beta = (await trained.tensors())["beta"].item()
+    for result, half in zip(whole, first + second, strict=True):
+        assert (result["action"], result["label"]) == (half["action"], half["label"])
+        assert close_to(result["log_probs"], half["log_probs"], beta)
