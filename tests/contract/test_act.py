@@ -12,7 +12,7 @@ import pytest
 
 from hintwise.describers import DESCRIBED_ENV_IDS, describer_for
 from hintwise.prompts import action_prompt
-from hintwise.tokens import TextEncoder
+from hintwise.tokens import PhraseSet, TextEncoder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -441,6 +441,7 @@ LONG_BODIES = [
     ("/act", {"observations": LONG, "actions": LEFT_RIGHT}),
     ("/act", {"observations": ["x"] * 256, "hints": LONG, "actions": LEFT_RIGHT}),
     ("/act", {"observations": ["x"] * 256, "task": LONG[0], "actions": LEFT_RIGHT}),
+    ("/act", {"observations": ["x"] * 256, "actions": [[f"{n} {LONG[n]}", "go"] for n in range(256)]}),
     ("/guidance", {"observations": LONG, "max_new_tokens": 1}),
     (
         "/reward",
@@ -455,7 +456,7 @@ LONG_BODIES = [
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "long_body"), LONG_BODIES, ids=["observations", "hints", "task", "guidance", "reward"]
+    ("endpoint", "long_body"), LONG_BODIES, ids=["observations", "hints", "task", "actions", "guidance", "reward"]
 )
 async def test_much_text_is_tokenized_off_the_event_loop(service, monkeypatch, endpoint, long_body):
     engine, threads = service.engine, set()
@@ -465,7 +466,12 @@ async def test_much_text_is_tokenized_off_the_event_loop(service, monkeypatch, e
         threads.add(threading.current_thread())
         return [(1, 2, 3)] * len(texts)
 
+    def phrases(listed):
+        threads.add(threading.current_thread())
+        return PhraseSet.of([(k,) for k in range(len(listed))])
+
     monkeypatch.setattr(encoder, "encode_all", encode_all)
+    monkeypatch.setattr(encoder, "phrases", phrases)
     await service.ask(endpoint, long_body)
     assert threads
     assert threading.main_thread() not in threads

@@ -146,6 +146,18 @@ async def test_until_the_swap_the_old_version_is_the_one_that_is_told(fresh, hap
     assert (await pushing).json()["policy_version"] == 2
 
 
+async def test_the_version_that_serves_is_told_even_where_only_one_is_retained(start, happens):
+    async with start(max_retained_versions=1) as service:
+        data = save(await service.tensors())
+        async with service.blocked_thread() as jobs:
+            pushing = asyncio.create_task(service.put(data))
+            await happens(lambda: len(jobs) == 1)
+            response = await service.http.get("/weights")
+            assert response.status_code == 200, response.text
+            assert response.json()["policy_version"] == 1
+        assert (await pushing).json()["retained_versions"] == [2]
+
+
 async def test_answers_come_from_one_version_each_while_it_is_swapped(fresh, happens):
     """The request travels in several batches, and the swap falls between them."""
     texts = [f"cart {n % 41} speed {n // 41}" for n in range(1000)]
