@@ -45,7 +45,9 @@ async def scored_prompts(
                 items.append(ScoredPrompt(prompts[i], phrases))
         return items
 
-    return await off_the_event_loop_if_long(sum(len(text) for text, _ in questions), encode)
+    num_chars = sum(len(text) for text, _ in questions)
+    num_chars += sum(len(phrase) for phrases in {phrases for _, phrases in questions} for phrase in phrases)
+    return await off_the_event_loop_if_long(num_chars, encode)
 
 
 async def off_the_event_loop_if_long(num_chars: int, encode: Callable[[], T]) -> T:

@@ -105,6 +105,7 @@ class Engine:
             weights.check_fits(state, weights.state_of(self.policy.policy))
             self.policy.swap(state, self.store.current.policy_version)
             log.info("restored weights", policy_version=self.policy.policy_version, weights_dir=str(path.parent))
+        self.serving = self.store.current  # the record may be ahead of it, while a swap waits for its turn
         self.metrics.policy_version.set(self.policy.policy_version)
 
 

@@ -59,21 +59,21 @@ Answer = Callable[..., Awaitable[dict[str, Any]]]
 
 
 @router.post("/act", responses={200: {"model": ActResponse}}, tags=["inference"])
-async def post_act(request: Request, engine: CurrentEngine) -> Response:
+async def post_act(request: Request) -> Response:
     """Chooses one legal action for each observation, under the policy that serves now."""
-    return await _answer(request, engine, "act", ActRequest, act)
+    return await _answer(request, "act", ActRequest, act)
 
 
 @router.post("/guidance", responses={200: {"model": GuidanceResponse}}, tags=["inference"])
-async def post_guidance(request: Request, engine: CurrentEngine) -> Response:
+async def post_guidance(request: Request) -> Response:
     """Writes hints for each observation, under the frozen guidance model."""
-    return await _answer(request, engine, "guidance", GuidanceRequest, guide)
+    return await _answer(request, "guidance", GuidanceRequest, guide)
 
 
 @router.post("/reward", responses={200: {"model": RewardResponse}}, tags=["inference"])
-async def post_reward(request: Request, engine: CurrentEngine) -> Response:
+async def post_reward(request: Request) -> Response:
     """Turns hints and transitions into rewards, under the frozen scorer model."""
-    return await _answer(request, engine, "reward", RewardRequest, reward)
+    return await _answer(request, "reward", RewardRequest, reward)
 
 
 @router.get("/weights", tags=["weights"])
@@ -155,8 +155,12 @@ async def get_metrics(engine: CurrentEngine) -> Response:
     return Response(engine.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _answer(request: Request, engine: Engine, kind: str, schema: type[Body], answer: Answer) -> Response:
-    """Reads the body, asks `answer` while the caller is there, and writes the answer."""
+async def _answer(request: Request, kind: str, schema: type[Body], answer: Answer) -> Response:
+    """Reads the body, asks `answer` while the caller is there, and writes the answer.
+
+    The engine is taken from the application directly: injecting it costs more than parsing a small body.
+    """
+    engine: Engine = request.app.state.engine
     settings = engine.settings
     deadline = deadline_of(request, default_ms=settings.request_timeout_ms, max_ms=settings.max_request_timeout_ms)
     try:

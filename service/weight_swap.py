@@ -92,8 +92,10 @@ class WeightSwap:
         await asyncio.to_thread(_check_metadata, part, engine.policy.language_model)
         state = await asyncio.to_thread(weights.read, part)
         await asyncio.to_thread(weights.check_fits, state, weights.state_of(engine.policy.policy))
-        version = (await asyncio.to_thread(engine.store.add, part, sha256)).policy_version
+        kept = await asyncio.to_thread(engine.store.add, part, sha256)
+        version = kept.policy_version
         await engine.thread.run(lambda: engine.policy.swap(state, version))
+        engine.serving = kept
         duration_s = time.perf_counter() - started
         engine.metrics.swaps.inc()
         engine.metrics.swap_seconds.observe(duration_s)
@@ -111,7 +113,7 @@ class WeightSwap:
 
 def weights_info(engine: Engine) -> WeightsInfo:
     """Returns what serves now, as `GET /weights` shows it."""
-    model, version = engine.policy.language_model, engine.store.version(engine.policy.policy_version)
+    model, version = engine.policy.language_model, engine.serving
     return WeightsInfo(
         policy_version=version.policy_version,
         sha256=version.sha256,

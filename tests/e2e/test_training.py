@@ -96,31 +96,15 @@ def test_the_same_seed_gives_the_same_run(trained, tmp_path):
     assert first == second
 
 
-def test_training_survives_a_service_that_is_killed_and_started_again(tmp_path):
-    port, weights_dir, run_dir = free_port(), tmp_path / "weights", tmp_path / "run"
-    service, url = start_service(weights_dir, "--port", str(port))
-    worker = start_worker("train", *SHORT, "--total-steps", 2560, "--run-dir", run_dir, "--service-url", url)
-    try:
-        wait_until(lambda: policy_version(url) >= 4, "a few updates")
-        kill(service)
-        service, _ = start_service(weights_dir, "--port", str(port))
-        _, said = worker.communicate(timeout=WAIT_S)
-    finally:
-        kill(worker)
-        stop(service)
-    assert worker.returncode == 0, said
-    assert metrics(run_dir)[-1]["step"] == 2560
-    assert max(line["first_ratio_error"] for line in metrics(run_dir)) < 1e-4
-
-
-def test_training_survives_a_service_that_comes_back_without_its_weights(tmp_path):
+@pytest.mark.parametrize("second", ["weights", "fresh"], ids=["with its weights", "without its weights"])
+def test_training_survives_a_service_that_is_killed_and_started_again(tmp_path, second):
     port, run_dir = free_port(), tmp_path / "run"
     service, url = start_service(tmp_path / "weights", "--port", str(port))
     worker = start_worker("train", *SHORT, "--total-steps", 2560, "--run-dir", run_dir, "--service-url", url)
     try:
         wait_until(lambda: policy_version(url) >= 4, "a few updates")
         kill(service)
-        service, _ = start_service(tmp_path / "other", "--port", str(port))
+        service, _ = start_service(tmp_path / second, "--port", str(port))
         _, said = worker.communicate(timeout=WAIT_S)
     finally:
         kill(worker)
