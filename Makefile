@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 1
-RUN_DIR ?= runs/cartpole-seed$(SEED)
+RUN_DIR ?= runs/cartpole-seed$(SEED)-$(shell date +%Y%m%d-%H%M%S)
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test check fix serve bench clean

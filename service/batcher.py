@@ -64,7 +64,7 @@ class Entry(Generic[Item, Result]):
 
 
 class ItemFailed(InferenceFailed):
-    """The forward fails on one item of an entry; `index` counts within it."""
+    """The forward fails on one item, number `index` of its request."""
 
     def __init__(self, detail: str, index: int) -> None:
         super().__init__(detail)
@@ -138,10 +138,8 @@ class Batcher(Generic[Item, Result]):
         except TimeoutError as error:
             raise DeadlineExceeded(TOO_LATE) from error
         except ItemFailed as error:
-            start = next(entry.start for entry in entries if entry.future.done() and entry.future.exception() is error)
-            raise InferenceFailed(
-                error.detail, errors=[Offence(place_of(start + error.index), "the model fails on this item")]
-            ) from error
+            blamed = Offence(place_of(error.index), "the model fails on this item")
+            raise InferenceFailed(error.detail, errors=[blamed]) from error
         finally:
             self._forget(waiting, entries)
         return [result for chunk in results for result in chunk]
@@ -189,11 +187,13 @@ class Batcher(Generic[Item, Result]):
         """Runs one batch on the inference thread, then gets in line again."""
         with self._lock:
             batch = self._take()
-        if batch:
-            self._run_batch(batch)
-        with self._lock:
-            self._in_line = False
-            self._get_in_line()
+        try:
+            if batch:
+                self._run_batch(batch)
+        finally:  # whatever happened, the queue goes on
+            with self._lock:
+                self._in_line = False
+                self._get_in_line()
 
     def _take(self) -> list[Entry[Item, Result]]:
         """Pops as many parts of requests as fit the token limit, one of each request in turn. Needs the lock."""
@@ -233,7 +233,7 @@ class Batcher(Generic[Item, Result]):
             return
         detail = error.detail if isinstance(error, HintwiseError) else f"the forward failed: {error}"
         index = self._failing_item(batch[0].items)
-        told = InferenceFailed(detail) if index is None else ItemFailed(detail, index)
+        told = InferenceFailed(detail) if index is None else ItemFailed(detail, batch[0].start + index)
         _on_event_loop(batch, lambda: _fail(batch, told))
 
     def _failing_item(self, items: Sequence[Item]) -> int | None:
