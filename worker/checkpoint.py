@@ -11,6 +11,7 @@ name `step-...` is complete.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from worker.errors import CheckpointUnusable
 from worker.text_env import EpisodeSnapshot
 
 CHECKPOINTS_DIR = "checkpoints"
-NUM_KEPT = 3
+NUM_KEPT = 5
 
 
 class RunState(BaseModel):
@@ -75,15 +76,25 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> Path:
     (partial / "optimizer.safetensors").write_bytes(save(dict(checkpoint.optimizer)))
     (partial / "state.json").write_text(checkpoint.state.model_dump_json())
     partial.rename(final)
-    for old in _directories(run_dir)[:-NUM_KEPT]:
+    for old in kept_checkpoints(run_dir)[:-NUM_KEPT]:
         shutil.rmtree(old)
     return final
 
 
 def last_checkpoint(run_dir: Path) -> Path | None:
     """Returns the directory of the last whole checkpoint of a run, if there is one."""
-    found = _directories(run_dir)
+    found = kept_checkpoints(run_dir)
     return found[-1] if found else None
+
+
+def chosen_checkpoint(run_dir: Path) -> Path | None:
+    """Returns the checkpoint that a finished run was judged by; None while it goes on, or when it was removed."""
+    try:
+        name = Path(json.loads((run_dir / "run.json").read_text())["checkpoint"]).name
+    except (OSError, ValueError, KeyError):
+        return None
+    directory = run_dir / CHECKPOINTS_DIR / name  # by name: the run may have been moved
+    return directory if directory.is_dir() else None
 
 
 def load_checkpoint(directory: Path) -> Checkpoint:
@@ -127,5 +138,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tenso
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _directories(run_dir: Path) -> list[Path]:
+def kept_checkpoints(run_dir: Path) -> list[Path]:
+    """Returns the directories of a run's whole checkpoints, oldest first."""
     return sorted((run_dir / CHECKPOINTS_DIR).glob("step-*"))

@@ -100,7 +100,7 @@ class TrainConfig(RunSettings, ServiceSettings, PPOHyperparameters):
 
 
 class EvaluateConfig(ServiceSettings):
-    """Plays fresh episodes with a run's last checkpoint and prints one JSON line."""
+    """Plays fresh episodes with the checkpoint a run chose and prints one JSON line."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 

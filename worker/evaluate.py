@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hintwise.client import Client
-from worker.checkpoint import RunState, last_checkpoint, load_checkpoint
+from worker.checkpoint import RunState, chosen_checkpoint, last_checkpoint, load_checkpoint
 from worker.config import EvaluateConfig
 from worker.connection import connect
 from worker.errors import CheckpointUnusable, WorkerError
@@ -56,14 +56,14 @@ class _Player:
 
 
 def evaluate(config: EvaluateConfig, *, connect: Connect = connect) -> None:
-    """Evaluates a run's last checkpoint and prints one JSON line.
+    """Evaluates the checkpoint a run chose, or its last one while it goes on, and prints one JSON line.
 
     Raises:
         CheckpointUnusable: The directory holds no whole checkpoint.
         ServiceUnreachable: Nobody answers.
         ServiceMismatch: The service runs another model.
     """
-    directory = last_checkpoint(config.run_dir)
+    directory = chosen_checkpoint(config.run_dir) or last_checkpoint(config.run_dir)
     if directory is None:
         raise CheckpointUnusable(f"{config.run_dir} holds no checkpoint; `train` writes them")
     checkpoint = load_checkpoint(directory)

@@ -1,6 +1,6 @@
 """The training loop: wiring alone, to be read as a page.
 
-connect ──▶ begin or resume ──▶ update, record, show, save ... ──▶ evaluate ──▶ draw
+connect ──▶ begin or resume ──▶ update, record, show, save ... ──▶ choose ──▶ evaluate ──▶ draw
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from worker.learner import Learner
 from worker.plot import draw_learning_curve
 from worker.progress import Display, open_display
 from worker.run_record import RunRecord, refuse_taken
+from worker.selection import choose_checkpoint
 from worker.served_policy import ServedPolicy
 
 
@@ -100,18 +101,21 @@ def _saved_on_failure(learner: Learner) -> Iterator[None]:
 
 
 def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopRequest) -> None:
-    """Saves, evaluates, draws, and says where everything is."""
+    """Saves, chooses a checkpoint, evaluates it, draws, and says where everything is."""
     run_dir = learner.config.directory
     saved = save_checkpoint(run_dir, learner.checkpoint())
-    record.write(status="evaluating", checkpoint=str(saved))
+    record.write(status="evaluating")
+    env_id = learner.config.env_id
+    chosen = choose_checkpoint(run_dir, learner.served, env_id, say=display.say, before_step=stop.check)
+    record.write(checkpoint=str(chosen.directory), last_checkpoint=str(saved), validation_return=chosen.mean_return)
     display.say("evaluating 100 fresh episodes, greedily")
-    evaluation = play_episodes(learner.served, learner.config.env_id, before_step=stop.check)
+    evaluation = play_episodes(learner.served, env_id, before_step=stop.check)
     picture = _draw(run_dir, display)
     record.write(status="finished", evaluation=asdict(evaluation), learning_curve=str(picture) if picture else None)
     lines = (
         f"mean return {evaluation.mean_return:.1f}, standard deviation {evaluation.std_return:.1f}, "
         f"{evaluation.episodes} episodes from seed {evaluation.seed}, {evaluation.mode}",
-        f"checkpoint {saved}",
+        f"checkpoint {chosen.directory}",
         f"picture {picture or 'none: no episode has ended yet'}",
     )
     print("\n".join(lines))  # noqa: T201

@@ -250,13 +250,14 @@ async def test_a_caller_who_hangs_up_is_taken_out_of_the_queue(fresh, happens):
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/act", "headers": [], "query_string": b"", "scheme": "http"}
+    headers = [(b"x-request-timeout-ms", b"600000")]
+    scope = {"type": "http", "method": "POST", "path": "/act", "headers": headers, "query_string": b""}
     app = fresh.http._transport.app
     async with fresh.blocked_thread():
         calling = asyncio.create_task(app(scope, receive, send))
         await happens(lambda: fresh.engine.act_queue.queued_tokens > 0)
         hang_up.set()
-        await calling
+        await asyncio.wait_for(calling, 5)
         assert fresh.engine.act_queue.queued_tokens == 0
     await fresh.act(["x"])
     assert await fresh.metric("hintwise_act_observations_total") == 1

@@ -84,15 +84,20 @@ async def test_a_10_mb_body_is_legal_and_one_over_16_mb_is_not(service):
     await service.refused("/act", {**SMALL, "task": "x" * 17 * 2**20}, status=413)
 
 
-async def test_a_refused_length_is_not_read(service):
+async def test_a_body_is_read_no_further_than_the_limit(service):
+    num_read, limit = 0, service.engine.settings.max_body_bytes
+
     async def endless():
+        nonlocal num_read
         while True:
+            num_read += 2**16
             yield b" " * 2**16
 
     response = await service.http.post("/act", content=endless(), headers={"content-length": str(2**40)})
-    assert response.status_code == 413
+    assert (response.status_code, num_read) == (413, 0)
     response = await service.http.post("/act", content=endless())
     assert response.status_code == 413
+    assert num_read <= limit + 2 * 2**16
 
 
 @pytest.mark.parametrize("path", ["/", "/actions", "/weights/1/2", "/act/x"])

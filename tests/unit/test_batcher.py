@@ -506,6 +506,7 @@ async def test_stopping_the_thread_ends_the_job_in_hand_and_drops_those_that_wai
     stopping = asyncio.create_task(asyncio.to_thread(running.thread.stop))
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(dropped, PATIENCE_S)
+    assert await asyncio.wait({stopping}, timeout=0.05) == (set(), {stopping})  # it waits for the batch in hand
     running.release()
     await stopping
     assert running.forward.ended == running.forward.batches == [[0]]

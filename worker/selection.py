@@ -1,0 +1,60 @@
+"""Chooses the checkpoint a run is judged by: the best of the last ones on validation episodes.
+
+Once nearly every episode succeeds, advantages are little but noise, and a policy wanders: two
+checkpoints ten updates apart can differ by a hundred points of return. Validation episodes have
+seeds of their own, so the choice knows neither training nor evaluation episodes, and nothing is
+learned from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from worker.checkpoint import kept_checkpoints, load_checkpoint
+from worker.evaluate import play_episodes
+from worker.seeds import FIRST_VALIDATION_SEED
+from worker.served_policy import ServedPolicy
+
+NUM_EPISODES = 50
+
+
+class Choice(NamedTuple):
+    directory: Path
+    mean_return: float  # of the validation episodes, greedy
+
+
+def choose_checkpoint(
+    run_dir: Path,
+    served: ServedPolicy,
+    env_id: str,
+    *,
+    say: Callable[[str], None],
+    before_step: Callable[[], None] = lambda: None,
+) -> Choice:
+    """Returns the best of a run's kept checkpoints, the later one on ties, and leaves its weights serving.
+
+    Args:
+        run_dir: Holds at least one whole checkpoint.
+        served: Plays each of them in turn.
+        env_id: Environment to validate in.
+        say: Told each checkpoint's return.
+        before_step: Called before every step; what it raises ends the choice.
+    """
+    choices: list[Choice] = []
+    for directory in kept_checkpoints(run_dir):
+        _serve(served, directory)
+        played = play_episodes(
+            served, env_id, num_episodes=NUM_EPISODES, first_seed=FIRST_VALIDATION_SEED, before_step=before_step
+        )
+        choices.append(Choice(directory, played.mean_return))
+        say(f"validation of {directory.name}: mean return {played.mean_return:.1f}")
+    best = max(reversed(choices), key=lambda choice: choice.mean_return)
+    _serve(served, best.directory)
+    return best
+
+
+def _serve(served: ServedPolicy, directory: Path) -> None:
+    served.hold(load_checkpoint(directory).policy)
+    served.resync()
