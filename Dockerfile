@@ -18,8 +18,8 @@ COPY --from=installed /opt/venv /opt/venv
 USER hintwise
 WORKDIR /home/hintwise
 
+# Without access tokens the service listens on loopback only: run it with the caller's network (--network host).
 FROM runtime AS service
-EXPOSE 8000
 ENTRYPOINT ["python", "-m", "service"]
 CMD ["--port", "8000", "--log-format", "json"]
 

@@ -2,7 +2,8 @@
 
     python -m benchmarks.cartpole --seeds 1 2 3 4 5
 
-Each run is a worker with a service of its own. Returns are of 100 fresh episodes (seeds from
+Each run is a worker with a service of its own; finished runs in the directory are taken as they are,
+interrupted ones resumed. Returns are of 100 fresh episodes (seeds from
 900,000), greedy; training never sees them.
 """
 
@@ -30,11 +31,14 @@ def main() -> None:
 
 def _train(seed: int, run_dir: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "worker", "train", "--env-id", "CartPole-v1", "--seed", str(seed)]
-    subprocess.run([*command, "--run-dir", str(run_dir)], check=True)
-    record = json.loads((run_dir / "run.json").read_text())
+    record_path = run_dir / "run.json"
+    if not record_path.exists() or json.loads(record_path.read_text())["status"] != "finished":
+        subprocess.run([*command, "--run-dir", str(run_dir), "--resume"], check=True)
+    record = json.loads(record_path.read_text())
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return {
         "seed": seed,
+        "git_commit": record["git_commit"],
         "steps": record["steps"],
         "training_s": record["training_s"],
         "evaluation": record["evaluation"],

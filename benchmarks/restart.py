@@ -29,6 +29,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark-restart"), help="where the runs are written")
     arguments = parser.parse_args()
+    if arguments.runs.exists():
+        parser.error(f"{arguments.runs} exists; remove it, or pass another --runs")
     results = {
         "seed": arguments.seed,
         "service_killed": _service_killed(arguments.seed, arguments.runs / "service-killed"),
@@ -97,6 +99,8 @@ def _last_step(run_dir: Path) -> int:
 
 
 def _outcome(run_dir: Path, worker: subprocess.Popen[bytes]) -> dict[str, Any]:
+    if worker.returncode != 0:
+        raise RuntimeError(f"the worker of {run_dir} ended with status {worker.returncode}")
     record = json.loads((run_dir / "run.json").read_text())
     return {"exit_status": worker.returncode, "steps": record["steps"], "evaluation": record["evaluation"]}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "transformers", "fastapi", "uvicorn", "pydantic", "httpx", "numpy")
+PACKAGES = ("gymnasium", "safetensors", "torch", "transformers", "fastapi", "uvicorn", "pydantic", "httpx", "numpy")
 
 
 def write(name: str, measured: dict[str, Any]) -> Path:
@@ -22,7 +22,11 @@ def write(name: str, measured: dict[str, Any]) -> Path:
     record = {
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
         "commit": _git("rev-parse", "HEAD")
-        + ("" if not _git("status", "--porcelain", "--", "hintwise", "service") else " (changed)"),
+        + (
+            ""
+            if not _git("status", "--porcelain", "--", "hintwise", "service", "worker", "benchmarks/*.py")
+            else " (changed)"
+        ),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
         "packages": {package: version(package) for package in PACKAGES},

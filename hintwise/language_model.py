@@ -17,6 +17,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
@@ -26,6 +27,18 @@ from hintwise.tokens import tokenizer_sha256
 from hintwise.weights import state_sha256
 
 EMBEDDED_DIR = Path(__file__).parent / "models" / "embedded"
+NO_ERROR_OF_ITS_OWN = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+    AssertionError,  # torch, of a device that is not there
+    SafetensorError,
+)
+"""What transformers lets through when a model cannot be loaded; it has no error of its own."""
 CHOICES = "choose 'embedded', a directory written by save_pretrained, or a hub id such as 'openai-community/gpt2'"
 
 
@@ -82,11 +95,11 @@ def load_language_model(name: str, *, device: str = "cpu") -> LanguageModel:
         loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             source, use_safetensors=True, dtype=torch.float32
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:  # transformers has no error of its own
-        reason = str(error).strip().splitlines()[0]
+        model = loaded.eval()
+        torch.nn.Module.to(model, device)  # transformers gives its own `to` no types
+    except NO_ERROR_OF_ITS_OWN as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelNotFound(f"model {name!r} could not be loaded: {reason} {CHOICES}") from error
-    model = loaded.eval()
-    torch.nn.Module.to(model, device)  # transformers gives its own `to` no types
     _check_head(name, model)
     return LanguageModel(
         name=name,

@@ -70,10 +70,12 @@ class TextEncoder:
     Args:
         tokenizer: Any transformers tokenizer.
         max_tokens: Positions of the model; a longer sequence is refused, never cut.
-        cache_size: Prompts whose ids are kept.
+        max_cached_tokens: Tokens of prompts that are kept, some 40 bytes each.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, cache_size: int = 65_536) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, max_cached_tokens: int = 2_000_000
+    ) -> None:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self._tokenize = _tokenize_with(tokenizer)
@@ -82,7 +84,8 @@ class TextEncoder:
             self._start = ()  # no model here wants anything but a start token in front
         longest = max((len(token.encode()) for token in tokenizer.get_vocab()), default=1)
         self._max_bytes = max_tokens * longest
-        self._cache_size = cache_size
+        self._max_cached_tokens = max_cached_tokens
+        self._num_cached_tokens = 0
         self._known: OrderedDict[str, TokenIds] = OrderedDict()  # for its popitem: a dict's is slow at the old end
         self.phrases: Callable[[tuple[str, ...]], PhraseSet] = lru_cache(4_096)(self._encode_phrases)
 
@@ -106,8 +109,9 @@ class TextEncoder:
             self.check_length(text)
         for text, tokens in zip(new, self._tokenize(new) if new else (), strict=True):
             found[text] = self._known[text] = self._start + tuple(tokens)
-        while len(self._known) > self._cache_size:
-            self._known.popitem(last=False)
+            self._num_cached_tokens += len(tokens)
+        while self._known and self._num_cached_tokens > self._max_cached_tokens:
+            self._num_cached_tokens -= len(self._known.popitem(last=False)[1])
         return [ids for text in texts if (ids := found[text]) is not None]
 
     def check_length(self, text: str) -> None:

@@ -67,9 +67,6 @@ def main() -> int:
         return 1
     gc.collect()
     gc.freeze()  # what has been loaded stays: a full collection then takes no pause worth noticing
-    # uvicorn hands a signal on once it has shut down in order; the process then ends by itself.
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: None)
     config = uvicorn.Config(
         create_app(engine),
         loop="uvloop",
@@ -82,7 +79,11 @@ def main() -> int:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
     )
-    Server(config, listener=listener, exit_with_parent=settings.exit_with_parent).run(sockets=[listener])
+    server = Server(config, listener=listener, exit_with_parent=settings.exit_with_parent)
+    # uvicorn hands a signal on once it has shut down in order; one that comes before it listens counts, too.
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: setattr(server, "should_exit", True))
+    server.run(sockets=[listener])
     return 0
 
 

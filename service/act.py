@@ -57,11 +57,13 @@ async def _score_under_one_version(engine: Engine, items: Sequence[ScoredPrompt]
     the older version scored is then scored again.
     """
     scores = await engine.act_queue.submit(items, deadline=deadline, place_of=_place)
-    for _ in range(MAX_RECOMPUTES):
+    for attempt in range(MAX_RECOMPUTES + 1):
         newest = max(score.policy_version for score in scores)
         stale = [i for i, score in enumerate(scores) if score.policy_version != newest]
         if not stale:
             return scores
+        if attempt == MAX_RECOMPUTES:
+            break
         engine.metrics.act_recomputed.inc(len(stale))
         again = [items[i] for i in stale]
         places = [_place(i) for i in stale]

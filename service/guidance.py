@@ -22,7 +22,7 @@ async def guide(engine: Engine, request: GuidanceRequest, *, deadline: float) ->
         Overloaded, DeadlineExceeded, InferenceFailed, Unavailable: As the queue says.
     """
     states = states_of(request)
-    num_chars = sum(len(state.text) + len(state.task or "") for state in states)
+    num_chars = sum(len(state.text) + len(state.task or "") + sum(map(len, state.actions or ())) for state in states)
     wanted = await off_the_event_loop_if_long(num_chars, lambda: _hint_requests(engine, request, states))
     written = await engine.guidance_queue.submit(
         wanted, deadline=deadline, place_of=lambda k: f"observations[{k // request.num_hints}]"

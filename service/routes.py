@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 
 from hintwise.describers import DESCRIBED_ENV_IDS
-from hintwise.errors import Overloaded, Unavailable
+from hintwise.errors import DeadlineExceeded, Overloaded, Unavailable
 from hintwise.fields import MAX_ACTIONS, MAX_GUIDANCE_OBSERVATIONS, MAX_OBSERVATIONS, MAX_REWARD_ITEMS
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION
 from hintwise.schemas import (
@@ -29,6 +29,7 @@ from hintwise.schemas import (
     WeightsInfo,
 )
 from service.act import act
+from service.batcher import TOO_LATE
 from service.bodies import Body, deadline_of, read_json, while_connected
 from service.engine import Engine, model_info
 from service.guidance import guide
@@ -164,8 +165,11 @@ async def _answer(request: Request, kind: str, schema: type[Body], answer: Answe
     settings = engine.settings
     deadline = deadline_of(request, default_ms=settings.request_timeout_ms, max_ms=settings.max_request_timeout_ms)
     try:
-        body = await read_json(request, schema, max_bytes=settings.max_body_bytes)
-        content = await while_connected(request, answer(engine, body, deadline=deadline))
+        async with asyncio.timeout_at(deadline):  # a body that stops half-way is not waited for either
+            body = await read_json(request, schema, max_bytes=settings.max_body_bytes)
+            content = await while_connected(request, answer(engine, body, deadline=deadline))
+    except TimeoutError as error:
+        raise DeadlineExceeded(TOO_LATE) from error
     except ClientDisconnect:
         return Response(status_code=CLIENT_LEFT)
     except Overloaded:

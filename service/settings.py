@@ -9,7 +9,7 @@ import ipaddress
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hintwise.language_model import CHOICES
@@ -35,9 +35,11 @@ class Settings(BaseSettings):
     guidance: str = Field("embedded", description="Frozen model that writes hints; same choices.")
     scorer_model: str = Field("embedded", description="Frozen model that scores rewards; same choices.")
     readout: Literal["phrase"] = Field("phrase", description="How actions are read from the model.")
-    alpha: float = Field(0.0, ge=0, le=2, description="Exponent of phrase length in tokens; 0 sums, 1 averages.")
-    beta: float = Field(1.0, gt=0, le=100, description="Inverse temperature of phrase scores.")
-    device: str = Field("cpu", description="cpu, cuda or cuda:N.")
+    alpha: float = Field(
+        0.0, ge=0, le=2, description="Exponent of phrase length in tokens, for version 1; 0 sums, 1 averages."
+    )
+    beta: float = Field(1.0, gt=0, le=100, description="Inverse temperature of phrase scores, for version 1.")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N.")
     num_threads: int = Field(
         1,
         ge=1,
@@ -72,7 +74,6 @@ class Settings(BaseSettings):
     exit_with_parent: bool = Field(
         False,
         description="Stop when the process that started the service ends.",
-        validation_alias=AliasChoices("exit_with_parent", "exit-with-parent"),
     )
 
     @model_validator(mode="after")

@@ -139,6 +139,8 @@ def _check_metadata(part: Path, model: LanguageModel) -> None:
         for name, value in wanted.items()
         if name in said and said[name] != value
     ]
+    if "hintwise.canary" in said:
+        offences.append(Offence("hintwise.canary", "this version cannot check a canary; send the weights without one"))
     if offences:
         raise WeightsRejected("the weights were made for another policy", errors=offences)
 

@@ -97,7 +97,7 @@ class LocalService:
 
     def _start(self, *, port: int) -> None:
         environ = {name: value for name, value in os.environ.items() if name != NOT_INHERITED}
-        environ["HINTWISE_NUM_THREADS"] = "1"
+        environ.setdefault("HINTWISE_NUM_THREADS", "1")
         with self._log_path.open("a") as log:
             self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
                 [*self._command, "--port", str(port)],

@@ -60,7 +60,8 @@ def train(config: TrainConfig, *, connect: Connect = connect) -> None:
         record = stack.enter_context(RunRecord(config, learner))
         with _saved_on_failure(learner):
             _run_updates(learner, record, display, stop)
-            _finish(learner, record, display, stop)
+            lines = _finish(learner, record, display, stop)
+    print("\n".join(lines))  # noqa: T201 (after the live display, which would take it for its own)
 
 
 def _begin(learner: Learner, display: Display) -> None:
@@ -100,8 +101,8 @@ def _saved_on_failure(learner: Learner) -> Iterator[None]:
         raise
 
 
-def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopRequest) -> None:
-    """Saves, chooses a checkpoint, evaluates it, draws, and says where everything is."""
+def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopRequest) -> list[str]:
+    """Saves, chooses a checkpoint, evaluates it, draws; returns lines that say what came of it and where it is."""
     run_dir = learner.config.directory
     saved = save_checkpoint(run_dir, learner.checkpoint())
     record.write(status="evaluating")
@@ -112,13 +113,12 @@ def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopReq
     evaluation = play_episodes(learner.served, env_id, before_step=stop.check)
     picture = _draw(run_dir, display)
     record.write(status="finished", evaluation=asdict(evaluation), learning_curve=str(picture) if picture else None)
-    lines = (
+    return [
         f"mean return {evaluation.mean_return:.1f}, standard deviation {evaluation.std_return:.1f}, "
         f"{evaluation.episodes} episodes from seed {evaluation.seed}, {evaluation.mode}",
         f"checkpoint {chosen.directory}",
         f"picture {picture or 'none: no episode has ended yet'}",
-    )
-    print("\n".join(lines))  # noqa: T201
+    ]
 
 
 def _draw(run_dir: Path, display: Display) -> Path | None:

@@ -31,7 +31,7 @@ def agree(given, wanted):
 
 
 @torch.no_grad()
-def written_by_hand(language_model, prompt, max_new_tokens):
+def greedy(language_model, prompt, max_new_tokens):
     """Greedy decoding with transformers' plain forward, one sequence, no cache: what the service must equal."""
     ids, log_prob, written = list(prompt), 0.0, []
     while len(written) < max_new_tokens:
@@ -42,7 +42,13 @@ def written_by_hand(language_model, prompt, max_new_tokens):
         written.append(token)
         ids.append(token)
         log_prob += log_probs[token].item()
-    return language_model.tokenizer.decode(written).strip(), log_prob
+    return written, log_prob
+
+
+def written_by_hand(language_model, prompt, max_new_tokens):
+    """Returns the text and log-prob of a greedy hint."""
+    tokens, log_prob = greedy(language_model, prompt, max_new_tokens)
+    return language_model.tokenizer.decode(tokens).strip(), log_prob
 
 
 async def test_the_answer_names_its_model_and_has_hints_for_each_observation(service):
@@ -139,6 +145,20 @@ async def test_finish_reason_tells_why_a_hint_ended(service):
     assert all(reasons["length"])
     assert not any(reasons["degenerate"])
     assert not any("\n" in text for texts in reasons.values() for text in texts)
+
+
+async def test_a_hint_ends_before_the_token_that_stops_it(service, embedded, monkeypatch):
+    """The model as shipped seldom stops, so a token that it does write is made to."""
+    encoder = TextEncoder(embedded.tokenizer, max_tokens=embedded.max_tokens)
+    prompt = encoder.encode(guidance_prompt(TEXT))
+    whole, _ = greedy(embedded, prompt, 24)
+    length = max(n for n, token in enumerate(whole) if token not in whole[:n])  # where its last new token stands
+    monkeypatch.setattr(service.engine.hints, "_stop_ids", frozenset({whole[length]}))
+    [[hint]] = await hints(service, [TEXT], temperature=0, max_new_tokens=24)
+    monkeypatch.undo()
+    text, log_prob = written_by_hand(embedded, prompt, length)
+    assert (hint["text"], hint["finish_reason"]) == (text, "stop" if text else "degenerate")
+    assert hint["log_prob"] == pytest.approx(log_prob, abs=1e-3)
 
 
 @pytest.mark.parametrize("max_new_tokens", [1, 2, 5])

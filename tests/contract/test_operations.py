@@ -162,19 +162,21 @@ async def test_the_longest_timeout_is_the_operators(start):
 )
 async def test_a_deadline_passes_while_the_model_thread_is_busy(service, path, body):
     async with service.blocked_thread():
-        refusal = await service.refused(path, body, status=504, headers={"x-request-timeout-ms": "1"})
+        refused = service.refused(path, body, status=504, headers={"x-request-timeout-ms": "1"})
+        refusal = await asyncio.wait_for(refused, 10)  # the default is 30 s
     assert "time ran out" in refusal.detail
     await service.ask(path, body)
 
 
 async def test_the_default_timeout_is_the_operators(start):
     async with start(request_timeout_ms=1) as service, service.blocked_thread():
-        await service.refused("/act", SMALL, status=504)
+        await asyncio.wait_for(service.refused("/act", SMALL, status=504), 10)
 
 
 async def test_a_request_whose_time_ran_out_in_the_queue_is_never_computed(fresh):
     async with fresh.blocked_thread():
-        await fresh.refused("/act", SMALL, status=504, headers={"x-request-timeout-ms": "1"})
+        refused = fresh.refused("/act", SMALL, status=504, headers={"x-request-timeout-ms": "1"})
+        await asyncio.wait_for(refused, 10)
         assert fresh.engine.act_queue.queued_tokens == 0
     await fresh.act(["x"])
     assert await fresh.metric('hintwise_batch_tokens_count{kind="act"}') == 1

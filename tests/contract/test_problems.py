@@ -7,6 +7,9 @@ import re
 import httpx
 import pytest
 
+from service import routes
+from service.act import act
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ENDPOINTS = ["/act", "/guidance", "/reward"]
@@ -150,10 +153,16 @@ async def test_every_answer_names_the_policy_version(service, path):
     assert (await service.http.get(path)).headers["x-policy-version"] == "1"
 
 
-async def test_an_answer_of_act_names_its_own_version(fresh):
-    await fresh.put_noise()
+async def test_an_answer_of_act_names_its_own_version_even_when_a_swap_overtakes_it(fresh, monkeypatch):
+    async def overtaken(engine, *args, **kwargs):
+        content = await act(engine, *args, **kwargs)
+        await fresh.put_noise()
+        return content
+
+    monkeypatch.setattr(routes, "act", overtaken)
     response = await fresh.http.post("/act", json=SMALL)
-    assert response.headers["x-policy-version"] == str(response.json()["policy_version"]) == "2"
+    assert response.headers["x-policy-version"] == str(response.json()["policy_version"]) == "1"
+    assert (await fresh.http.get("/livez")).headers["x-policy-version"] == "2"
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from hintwise.prompts import progress_prompt
+from hintwise.schemas import RewardItem
+from service.reward_scorer import Alignment
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -47,10 +49,17 @@ async def test_alignment_is_how_much_the_hint_raises_the_action_taken(service):
     items = [item(task="Stay.", action=action) for action in LEFT_RIGHT]
     for k, result in enumerate(await rewards(service, items)):
         expected = math.tanh(hinted["log_probs"][k] - plain["log_probs"][k])
-        assert result["reward"] == pytest.approx(expected, abs=1e-4)
+        assert result["reward"] == pytest.approx(expected, rel=1e-2, abs=2e-6)
         assert -1 <= result["reward"] <= 1
         assert result["potential"] is None
         assert result["next_potential"] is None
+
+
+@pytest.mark.parametrize(("action", "raised"), [("push left", 1.5), ("push right", -2.0)])
+async def test_alignment_squashes_the_rise_of_the_log_prob(action, raised):
+    answers = [[-0.5, -3.0], [-2.0, -1.0]]  # with the hint, without it
+    result = Alignment().result(RewardItem(**item(action=action)), answers, gamma=0.5)
+    assert result.reward == pytest.approx(math.tanh(raised))
 
 
 @pytest.mark.parametrize("hint", ["", None])

@@ -242,6 +242,19 @@ async def test_another_version_is_409_with_the_current_one(unharmed, if_match):
     assert "current is 1" in fields["If-Match"]
 
 
+async def test_a_conflict_is_told_before_the_body_is_read(unharmed):
+    num_read = 0
+
+    async def chunks():
+        nonlocal num_read
+        num_read += 1
+        yield b"x"
+
+    headers = {"if-match": '"7"', "content-digest": content_digest(sha256_of(b"x"))}
+    response = await unharmed.http.put("/weights", content=chunks(), headers=headers)
+    assert (response.status_code, num_read) == (409, 0)
+
+
 @pytest.mark.parametrize(
     "digest",
     [None, "", "sha-256", "sha-256=abc", "sha-256=:abc:", "sha-256=:!!!:", "md5=:1B2M2Y8AsgTpgAmY7PhCfg==:"],
@@ -392,6 +405,7 @@ async def test_a_restart_serves_the_last_version_and_numbers_go_on(start):
     async with start() as service:
         info = (await service.http.get("/weights")).json()
         assert (info["policy_version"], info["retained_versions"]) == (3, [1, 2, 3])
+        assert (await service.ask("/act", {"observations": ["x"], "actions": ["go"]}))["policy_version"] == 3
         assert info["sha256"] == sha256_of(data)
         assert (await service.http.get("/weights/3")).content == data
         assert await answers(service) == before
