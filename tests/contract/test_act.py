@@ -268,6 +268,7 @@ async def test_a_raw_observation_of_another_shape_is_named(service, raw):
 async def test_an_observation_of_no_known_type_is_named(service, observation):
     refusal = await service.refused("/act", body(observations=["x", observation]))
     assert set(refusal.fields) == {"observations[1]"}
+    assert "expected a text" in refusal.text
 
 
 # Actions
@@ -421,8 +422,12 @@ async def test_a_prompt_is_taken_up_to_the_last_position_and_refused_with_both_c
 
 @pytest.mark.parametrize(
     "fields",
-    [{"observations": ["x", TEN_MEGABYTES]}, {"task": ["", TEN_MEGABYTES]}, {"hints": [None, TEN_MEGABYTES]}],
-    ids=lambda fields: next(iter(fields)),
+    [
+        {"observations": ["x", TEN_MEGABYTES, "y"]},
+        {"observations": ["x"] * 3, "task": ["", TEN_MEGABYTES, ""]},
+        {"observations": ["x"] * 3, "hints": [None, TEN_MEGABYTES, None]},
+    ],
+    ids=["observation", "task", "hint"],
 )
 async def test_a_10_mb_text_is_refused_with_both_counts_and_never_tokenized(service, fields):
     refusal = await service.refused("/act", body(**fields))

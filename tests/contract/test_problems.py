@@ -9,6 +9,7 @@ import pytest
 
 from service import routes
 from service.act import act
+from service.request_context import RequestContext
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -219,6 +220,22 @@ async def test_an_unforeseen_failure_is_a_problem_that_tells_nothing_of_the_insi
     refusal = await fresh.refused("/weights", status=500, method="GET")
     assert "secret" not in refusal.text
     assert refusal.response.headers["x-request-id"]
+
+
+async def test_a_failure_after_the_answer_began_breaks_it_off(service):
+    async def half(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise OSError("the file is gone")
+
+    sent = []
+
+    async def send(message):
+        sent.append(message["type"])
+
+    app = RequestContext(half, metrics=service.engine.metrics, policy_version=lambda: 1)
+    with pytest.raises(OSError, match="the file is gone"):
+        await app({"type": "http", "method": "GET", "path": "/weights/1", "headers": []}, None, send)
+    assert sent == ["http.response.start"]
 
 
 async def test_problems_are_utf8_json_with_a_type(service):

@@ -330,12 +330,12 @@ async def test_a_deadline_takes_every_part_of_a_large_request_out_of_the_queue(s
     assert running.forward.batches == [[0, 1, 2, 3], [100]]
 
 
-async def test_a_deadline_already_past_computes_nothing(start):
-    running = await start()
+async def test_a_deadline_already_past_computes_nothing(start, monkeypatch):
+    running, turns = await start(), []
+    monkeypatch.setattr(running.thread, "start", turns.append)
     with pytest.raises(DeadlineExceeded):
         await running.submit(1, deadline=asyncio.get_running_loop().time() - 1)
-    assert await running.submit(2) == [20]
-    assert running.forward.batches == [[2]]
+    assert turns == []
 
 
 # Callers who leave
@@ -399,6 +399,27 @@ async def test_a_failing_part_fails_its_whole_request(start):
         await running.submit(*range(10), POISON, *range(10))
     assert await running.submit(1) == [10]
     assert running.batcher.queued_tokens == 0
+
+
+async def test_the_item_that_fails_is_named_as_the_caller_knows_it(start):
+    running = await start(max_batch_tokens=8)
+    for place in range(10):
+        items = [Item(POISON if i == place else i) for i in range(10)]
+        with pytest.raises(InferenceFailed) as failure:
+            await running.batcher.submit(items, deadline=FOREVER_S + 1e9, place_of="observations[{}]".format)
+        assert [offence.field for offence in failure.value.errors] == [f"observations[{place}]"]
+
+
+async def test_no_item_is_blamed_where_each_goes_well_alone(start):
+    def too_many(items):
+        if len(items) > 1:
+            raise RuntimeError("out of memory")
+        return [item.number * 10 for item in items]
+
+    running = await start(too_many)
+    with pytest.raises(InferenceFailed, match="out of memory") as failure:
+        await running.submit(1, 2, 3)
+    assert list(failure.value.errors) == []
 
 
 @pytest.mark.parametrize("wrong", [lambda items: items[:-1], lambda items: [*items, 1], lambda items: []])
