@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +47,8 @@ class PhraseSet:
     """What follows the prompt in each row."""
     row_of: tuple[int, ...]
     """The row each phrase is read in."""
+    longest_row: int
+    """Tokens after the prompt in the longest row."""
 
     @classmethod
     def of(cls, phrases: Sequence[TokenIds]) -> PhraseSet:
@@ -56,12 +59,7 @@ class PhraseSet:
             if not any(row[: len(reading)] == reading for row in rows):
                 rows.append(reading)
         row_of = [next(r for r, row in enumerate(rows) if row[: len(p) - 1] == p[:-1]) for p in phrases]
-        return cls(tuple(phrases), tuple(rows), tuple(row_of))
-
-    @property
-    def longest_row(self) -> int:
-        """Tokens after the prompt in the longest row."""
-        return max(map(len, self.rows))
+        return cls(tuple(phrases), tuple(rows), tuple(row_of), max(map(len, rows)))
 
 
 class TextEncoder:
@@ -153,6 +151,8 @@ class PhraseBatch:
 
     def to(self, device: torch.device | str) -> PhraseBatch:
         """Returns the batch on `device`."""
+        if self.input_ids.device == torch.device(device):
+            return self
         return PhraseBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
@@ -177,7 +177,8 @@ def collate(prompts: Sequence[TokenIds], phrase_sets: Sequence[PhraseSet]) -> Ph
     token_mask = np.zeros((len(prompts), num_actions, num_tokens), dtype=bool)
     score_positions = np.empty(sum(len(layout.score_columns) for layout in items), dtype=np.int64)
     for layout in layouts.values():  # one pass a distinct list of actions, not one an item
-        chosen = np.array([i for i, item in enumerate(items) if item is layout])
+        alike = [i for i, item in enumerate(items) if item is layout] if len(layouts) > 1 else range(len(items))
+        chosen = np.array(alike)
         a, j = layout.token_ids.shape
         token_ids[chosen, :a, :j] = layout.token_ids
         token_mask[chosen, :a, :j] = layout.token_mask
@@ -256,7 +257,8 @@ def _starts(counts: Sequence[int]) -> np.ndarray:
 def _fill_rows(prompts: Sequence[TokenIds], phrase_sets: Sequence[PhraseSet]) -> np.ndarray:
     """Returns (R, T) ids: every prompt followed by each reading of its candidates."""
     rows = [prompt + row for prompt, phrases in zip(prompts, phrase_sets, strict=True) for row in phrases.rows]
-    input_ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
-    for filled, row in zip(input_ids, rows, strict=True):
-        filled[: len(row)] = row
+    lengths = np.array([len(row) for row in rows])
+    input_ids = np.zeros((len(rows), lengths.max()), dtype=np.int64)
+    filled = np.arange(input_ids.shape[1]) < lengths[:, None]
+    input_ids[filled] = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
     return input_ids

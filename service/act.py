@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from hintwise.errors import InvalidRequest, Offence, Unavailable
 from hintwise.prompts import action_prompt
 from hintwise.schemas import ActRequest
-from service.action_draw import draw_actions, item_seeds
+from service.action_draw import Choice, item_seeds
 from service.encoding import Question, scored_prompts
 from service.engine import Engine
-from service.policy_runner import ScoredPrompt, Scores
+from service.policy_runner import ActionQuestion, Decision
 from service.states import State, states_of
 
 MAX_RECOMPUTES = 3
@@ -27,14 +25,24 @@ async def act(engine: Engine, request: ActRequest, *, deadline: float) -> dict[s
         Overloaded, DeadlineExceeded, InferenceFailed, Unavailable: As the queue says.
     """
     states = states_of(request)
-    items = await scored_prompts(engine.policy.encoder, _questions(request, states), _place)
-    scores = await _score_under_one_version(engine, items, deadline)
+    prompts = await scored_prompts(engine.policy.encoder, _questions(request, states), _place)
+    choices = _choices(request)
+    items = [ActionQuestion(each.prompt, each.phrases, choice) for each, choice in zip(prompts, choices, strict=True)]
+    decisions = await _decide_under_one_version(engine, items, deadline)
     engine.metrics.act_observations.inc(len(items))
     return {
-        "policy_version": scores[0].policy_version,
+        "policy_version": decisions[0].scores.policy_version,
         "readout": engine.settings.readout,
-        "results": _results(request, states, items, scores),
+        "results": [_result(*each) for each in zip(states, items, decisions, strict=True)],
     }
+
+
+def _choices(request: ActRequest) -> list[Choice]:
+    """Returns how each observation's action is to be chosen."""
+    seeds, places = item_seeds(request.seed, len(request.observations))
+    mode, temperature, epsilon = request.mode, request.temperature, request.epsilon or 0.0
+    keys = zip(seeds.tolist(), places.tolist(), strict=True)
+    return [Choice(mode, temperature, epsilon, seed, place) for seed, place in keys]
 
 
 def _questions(request: ActRequest, states: Sequence[State]) -> list[Question]:
@@ -50,58 +58,40 @@ def _questions(request: ActRequest, states: Sequence[State]) -> list[Question]:
     return questions
 
 
-async def _score_under_one_version(engine: Engine, items: Sequence[ScoredPrompt], deadline: float) -> list[Scores]:
-    """Returns scores that all come from one version.
+async def _decide_under_one_version(engine: Engine, items: Sequence[ActionQuestion], deadline: float) -> list[Decision]:
+    """Returns decisions that all come from one version.
 
     A large request travels in several batches, and a swap may fall between two of them: what
     the older version scored is then scored again.
     """
-    scores = await engine.act_queue.submit(items, deadline=deadline, place_of=_place)
+    decisions = await engine.act_queue.submit(items, deadline=deadline, place_of=_place)
     for attempt in range(MAX_RECOMPUTES + 1):
-        newest = max(score.policy_version for score in scores)
-        stale = [i for i, score in enumerate(scores) if score.policy_version != newest]
+        newest = max(decision.scores.policy_version for decision in decisions)
+        stale = [i for i, decision in enumerate(decisions) if decision.scores.policy_version != newest]
         if not stale:
-            return scores
+            return decisions
         if attempt == MAX_RECOMPUTES:
             break
         engine.metrics.act_recomputed.inc(len(stale))
         again = [items[i] for i in stale]
         places = [_place(i) for i in stale]
         renewed = await engine.act_queue.submit(again, deadline=deadline, place_of=places.__getitem__)
-        for i, score in zip(stale, renewed, strict=True):
-            scores[i] = score
+        for i, decision in zip(stale, renewed, strict=True):
+            decisions[i] = decision
     raise Unavailable("the weights are swapped faster than this request is scored; send fewer observations at a time")
 
 
-def _results(
-    request: ActRequest, states: Sequence[State], items: Sequence[ScoredPrompt], scores: Sequence[Scores]
-) -> list[dict[str, Any]]:
-    num_actions = np.array([len(score.scores) for score in scores])
-    padded = np.full((len(scores), num_actions.max()), -np.inf, dtype=np.float32)
-    for row, score in zip(padded, scores, strict=True):
-        row[: len(score.scores)] = score.scores
-    draw = draw_actions(
-        padded,
-        num_actions,
-        item_seeds(request.seed, len(scores)),
-        mode=request.mode,
-        temperature=request.temperature,
-        epsilon=request.epsilon or 0.0,
-    )
-    return [
-        {
-            "action": index if state.numbers is None else state.numbers[index],
-            "label": (state.actions or ())[index],
-            "log_prob": log_prob,
-            "log_probs": score.log_probs.tolist(),
-            "scores": score.scores.tolist(),
-            "value": score.value,
-            "num_prompt_tokens": len(item.prompt),
-        }
-        for state, item, score, index, log_prob in zip(
-            states, items, scores, draw.actions.tolist(), draw.log_probs.tolist(), strict=True
-        )
-    ]
+def _result(state: State, item: ActionQuestion, decision: Decision) -> dict[str, Any]:
+    index, scores = decision.action, decision.scores
+    return {
+        "action": index if state.numbers is None else state.numbers[index],
+        "label": (state.actions or ())[index],
+        "log_prob": decision.log_prob,
+        "log_probs": scores.log_probs,
+        "scores": scores.scores,
+        "value": scores.value,
+        "num_prompt_tokens": len(item.prompt),
+    }
 
 
 def _place(index: int) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,39 +16,39 @@ STREAM_ACTION, STREAM_EXPLORE, STREAM_HINT = 0, 1, 2
 """Which purpose a draw serves; two purposes never share numbers."""
 
 
+class Choice(NamedTuple):
+    """How one action is chosen from its scores."""
+
+    mode: Literal["sample", "greedy", "epsilon"]
+    temperature: float  # divides the scores in `sample`; 0 is greedy
+    epsilon: float  # probability of a uniform action in `epsilon`
+    seed: int
+    item: int  # place under the seed, as `item_seeds` returns it
+
+
 class Draw(NamedTuple):
     actions: NDArray[np.int64]  # (N,)
     log_probs: NDArray[np.float64]  # (N,) of each action under the distribution that chose it
 
 
-def draw_actions(
-    scores: NDArray[np.float32],
-    num_actions: NDArray[np.int64],
-    seeds: tuple[NDArray[np.int64], NDArray[np.int64]],
-    *,
-    mode: str,
-    temperature: float,
-    epsilon: float,
-) -> Draw:
+def draw_actions(scores: NDArray[np.float32], num_actions: NDArray[np.int64], choices: Sequence[Choice]) -> Draw:
     """Returns one action per row of `scores`.
 
     Args:
         scores: (N, A); -inf beyond a row's own number of actions.
         num_actions: (N,) actions of each row.
-        seeds: Seed and item number of each row, as `item_seeds` returns them.
-        mode: `sample`, `greedy` or `epsilon`.
-        temperature: Divides the scores in `sample`; 0 is greedy.
-        epsilon: Probability of a uniform action in `epsilon`.
+        choices: (N,) how each is chosen.
     """
-    best = scores.argmax(axis=1)  # the lowest index on ties
-    if mode == "epsilon":
-        return _draw_epsilon(best, num_actions, seeds, epsilon)
-    if mode == "greedy" or temperature == 0:
-        return Draw(best, np.zeros(len(best)))
-    with np.errstate(over="ignore"):  # next to nothing, a temperature leaves -inf, which is right
-        scaled = (scores.astype(np.float64) - scores.max(axis=1, keepdims=True)) / temperature
-    actions = (scaled + gumbels(*seeds, scores.shape[1], stream=STREAM_ACTION)).argmax(axis=1)
-    return Draw(actions, log_softmax(scaled)[np.arange(len(actions)), actions])
+    actions, log_probs = scores.argmax(axis=1), np.zeros(len(choices))  # greedy: the lowest index on ties
+    ways: dict[Callable[..., Draw], list[int]] = {}
+    for i, choice in enumerate(choices):
+        if choice.mode == "epsilon":
+            ways.setdefault(_explore, []).append(i)
+        elif choice.mode == "sample" and choice.temperature > 0:
+            ways.setdefault(_sample, []).append(i)
+    for draw, rows in ways.items():
+        actions[rows], log_probs[rows] = draw(scores[rows], num_actions[rows], [choices[i] for i in rows])
+    return Draw(actions, log_probs)
 
 
 def item_seeds(seed: int | Sequence[int] | None, num_items: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -70,14 +70,23 @@ def log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return normalised
 
 
-def _draw_epsilon(
-    best: NDArray[np.int64],
-    num_actions: NDArray[np.int64],
-    seeds: tuple[NDArray[np.int64], NDArray[np.int64]],
-    epsilon: float,
-) -> Draw:
+def _sample(scores: NDArray[np.float32], num_actions: NDArray[np.int64], choices: Sequence[Choice]) -> Draw:
+    """Returns draws from softmax(scores / temperature)."""
+    temperatures = np.array([choice.temperature for choice in choices])[:, None]
+    with np.errstate(over="ignore"):  # next to nothing, a temperature leaves -inf, which is right
+        scaled = (scores.astype(np.float64) - scores.max(axis=1, keepdims=True)) / temperatures
+    actions = (scaled + gumbels(*_keys(choices), scores.shape[1], stream=STREAM_ACTION)).argmax(axis=1)
+    return Draw(actions, log_softmax(scaled)[np.arange(len(actions)), actions])
+
+
+def _explore(scores: NDArray[np.float32], num_actions: NDArray[np.int64], choices: Sequence[Choice]) -> Draw:
     """Returns a uniform action with probability epsilon, else the best; P(best) includes its uniform share."""
-    chance, place = uniforms(*seeds, 2, stream=STREAM_EXPLORE).T
+    epsilon, best = np.array([choice.epsilon for choice in choices]), scores.argmax(axis=1)
+    chance, place = uniforms(*_keys(choices), 2, stream=STREAM_EXPLORE).T
     actions = np.where(chance < epsilon, (place * num_actions).astype(np.int64), best)
     probability = epsilon / num_actions + np.where(actions == best, 1 - epsilon, 0.0)
     return Draw(actions, np.log(probability))
+
+
+def _keys(choices: Sequence[Choice]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return np.array([choice.seed for choice in choices]), np.array([choice.item for choice in choices])

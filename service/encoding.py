@@ -31,22 +31,24 @@ async def scored_prompts(
     Raises:
         InvalidRequest: One does not fit the model; the offence names its place.
     """
+    distinct = {phrases for _, phrases in questions}
 
     def encode() -> list[ScoredPrompt]:
-        items: list[ScoredPrompt] = []
+        known = {phrases: encoder.phrases(phrases) for phrases in distinct}
         i = 0
         with blamed_on(lambda: place_of(i)):
             for i in range(len(questions)):
                 encoder.check_length(questions[i][0])
-            prompts = encoder.encode_all([text for text, _ in questions])
-            for i in range(len(questions)):
-                phrases = encoder.phrases(questions[i][1])
-                encoder.check_fits(len(prompts[i]), phrases.longest_row)
-                items.append(ScoredPrompt(prompts[i], phrases))
-        return items
+            ids = encoder.encode_all([text for text, _ in questions])
+            prompts = [
+                ScoredPrompt(prompt, known[phrases]) for prompt, (_, phrases) in zip(ids, questions, strict=True)
+            ]
+            for i in range(len(prompts)):
+                encoder.check_fits(len(prompts[i].prompt), prompts[i].phrases.longest_row)
+        return prompts
 
     num_chars = sum(len(text) for text, _ in questions)
-    num_chars += sum(len(phrase) for phrases in {phrases for _, phrases in questions} for phrase in phrases)
+    num_chars += sum(len(phrase) for phrases in distinct for phrase in phrases)
     return await off_the_event_loop_if_long(num_chars, encode)
 
 

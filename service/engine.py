@@ -63,7 +63,7 @@ class Engine:
             self.store.close()
             raise
         self.max_weights_bytes = SPARE_BYTES + 2 * sum(t.nbytes for t in weights.state_of(self.policy.policy).values())
-        self.act_queue = self._queue("act", self.policy.score)
+        self.act_queue = self._queue("act", self.policy.decide)
         self.reward_queue = self._queue("reward", self.scorer.score)
         self.guidance_queue = self._queue("guidance", self.hints.write)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +15,12 @@ from hintwise.language_model import LanguageModel
 from hintwise.policy import Policy
 from hintwise.tokens import PhraseSet, TextEncoder, TokenIds, collate
 from hintwise.weights import StateDict
+from service.action_draw import Choice, draw_actions
+
+Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class ScoredPrompt:
+class ScoredPrompt(NamedTuple):
     """A prompt whose candidate phrases want scores."""
 
     prompt: TokenIds
@@ -34,13 +35,40 @@ class ScoredPrompt:
         return len(self.prompt) + self.phrases.longest_row
 
 
+class ActionQuestion(NamedTuple):
+    """A prompt whose action is to be chosen."""
+
+    prompt: TokenIds
+    phrases: PhraseSet
+    choice: Choice
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.phrases.rows)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt) + self.phrases.longest_row
+
+
+Question = ScoredPrompt | ActionQuestion
+
+
 class Scores(NamedTuple):
     """What a model says about one prompt with A candidate phrases."""
 
-    scores: NDArray[np.float32]  # (A,)
-    log_probs: NDArray[np.float32]  # (A,)
+    scores: list[float]  # (A,)
+    log_probs: list[float]  # (A,)
     value: float
     policy_version: int
+
+
+class Decision(NamedTuple):
+    """The action chosen for one prompt, and why."""
+
+    action: int  # index into the candidate phrases
+    log_prob: float  # under the distribution that chose it
+    scores: Scores
 
 
 class PolicyRunner:
@@ -63,20 +91,40 @@ class PolicyRunner:
         weights.apply(self.policy, state)
         self.policy_version = policy_version
 
-    @torch.inference_mode()
     def score(self, items: Sequence[ScoredPrompt]) -> list[Scores]:
         """Returns the scores of each item, in order.
 
         Raises:
             InferenceFailed: The model gave NaN or infinite numbers.
         """
+        return self._listed(items, *self._forward(items))
+
+    def decide(self, items: Sequence[ActionQuestion]) -> list[Decision]:
+        """Returns one action per item, in order.
+
+        The draw happens here, and not where the answers are written: one draw then serves all requests of a
+        batch, and many small steps on the event loop's thread would each take Python's lock from this one.
+
+        Raises:
+            InferenceFailed: The model gave NaN or infinite numbers.
+        """
+        scores, log_probs, values = self._forward(items)
+        num_actions = np.array([len(item.phrases.token_ids) for item in items])
+        draw = draw_actions(scores, num_actions, [item.choice for item in items])
+        listed = self._listed(items, scores, log_probs, values)
+        return list(map(Decision, draw.actions.tolist(), draw.log_probs.tolist(), listed))
+
+    @torch.inference_mode()
+    def _forward(self, items: Sequence[Question]) -> tuple[Floats, Floats, Floats]:
+        """Returns scores (B, A), log-probabilities (B, A) and values (B,)."""
         batch = collate([item.prompt for item in items], [item.phrases for item in items])
         output = self.policy(batch.to(self.language_model.device))
         scores, log_probs, values = (tensor.cpu().numpy() for tensor in output)
-        counts = [len(item.phrases.token_ids) for item in items]
         if not (np.isfinite(values).all() and np.isfinite(scores[batch.action_mask.numpy()]).all()):
             raise InferenceFailed("the model's scores are not finite; serve other weights")
-        return [
-            Scores(scores[i, :count], log_probs[i, :count], float(values[i]), self.policy_version)
-            for i, count in enumerate(counts)
-        ]
+        return scores, log_probs, values
+
+    def _listed(self, items: Sequence[Question], scores: Floats, log_probs: Floats, values: Floats) -> list[Scores]:
+        counts = [len(item.phrases.token_ids) for item in items]
+        rows = zip(counts, scores.tolist(), log_probs.tolist(), values.tolist(), strict=True)
+        return [Scores(row[:count], logs[:count], value, self.policy_version) for count, row, logs, value in rows]

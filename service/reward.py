@@ -28,7 +28,7 @@ async def reward(engine: Engine, request: RewardRequest, *, deadline: float) -> 
 
     prompts = await scored_prompts(engine.scorer.encoder, distinct, place_of)
     answers = await engine.reward_queue.submit(prompts, deadline=deadline, place_of=place_of)
-    log_probs = {question: answer.log_probs.tolist() for question, answer in zip(distinct, answers, strict=True)}
+    log_probs = {question: answer.log_probs for question, answer in zip(distinct, answers, strict=True)}
     results = [
         scorer.result(item, [log_probs[question] for question in asked], request.gamma).model_dump()
         for item, asked in zip(request.items, questions, strict=True)

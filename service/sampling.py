@@ -13,28 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_ROUNDS = 10
-MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-WEYL = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)  # golden ratio, sqrt(3) - 1
-LOW = np.uint64(0xFFFFFFFF)
-WORD = np.uint64(32)
+LOW, WORD = np.uint64(0xFFFFFFFF), np.uint64(32)
+MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], dtype=np.uint64)
+WEYL = np.array([0x9E3779B9, 0xBB67AE85], dtype=np.uint64)  # golden ratio, sqrt(3) - 1
+ROUND_STEPS = np.arange(NUM_ROUNDS, dtype=np.uint64)[:, None] * WEYL  # (rounds, 2), added to the key
 
 Words = NDArray[np.uint64]
 
 
-def philox(counter: tuple[Words, Words, Words, Words], key: tuple[Words, Words]) -> tuple[Words, Words, Words, Words]:
-    """Returns four 32-bit words, in uint64 arrays, for counters and keys of one broadcastable shape."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(NUM_ROUNDS):
-        product0, product2 = MULTIPLIERS[0] * c0, MULTIPLIERS[1] * c2
-        c0, c1, c2, c3 = (
-            (product2 >> WORD) ^ c1 ^ k0,
-            product2 & LOW,
-            (product0 >> WORD) ^ c3 ^ k1,
-            product0 & LOW,
-        )
-        k0, k1 = (k0 + WEYL[0]) & LOW, (k1 + WEYL[1]) & LOW
-    return c0, c1, c2, c3
+def philox(counter: Words, key: Words) -> Words:
+    """Returns (4, N, S) 32-bit words, in uint64 arrays, for counters (4, N, S) and keys (2, N, 1).
+
+    A round multiplies words 0 and 2, and mixes the halves of the products with words 1 and 3 and the key. Both
+    products are one step here: a draw is a few numbers, and NumPy's price is by the step.
+    """
+    multipliers = MULTIPLIERS[:, None, None]
+    even, odd = counter[0::2], counter[1::2]
+    for round_key in (key + ROUND_STEPS[:, :, None, None]) & LOW:
+        product = multipliers * even
+        even, odd = (product >> WORD)[::-1] ^ odd ^ round_key, (product & LOW)[::-1]
+    return np.stack([even[0], odd[0], even[1], odd[1]])
 
 
 def uniforms(seeds: NDArray[np.int64], items: NDArray[np.int64], num_slots: int, *, stream: int) -> NDArray[np.float64]:
@@ -46,11 +44,11 @@ def uniforms(seeds: NDArray[np.int64], items: NDArray[np.int64], num_slots: int,
         num_slots: Numbers per item; slot k is the same however many there are.
         stream: Keeps draws for different purposes apart.
     """
-    seed = seeds.astype(np.uint64)[:, None]
-    item = items.astype(np.uint64)[:, None]
-    slot = np.arange(num_slots, dtype=np.uint64)[None, :]
-    counter = slot, item & LOW, item >> WORD, np.full_like(slot, stream)
-    words = philox(counter, (seed & LOW, seed >> WORD))[0]
+    seed, item = seeds.astype(np.uint64)[:, None], items.astype(np.uint64)[:, None]  # (N, 1)
+    counter = np.empty((4, len(seeds), num_slots), dtype=np.uint64)
+    counter[0], counter[1] = np.arange(num_slots, dtype=np.uint64), item & LOW
+    counter[2], counter[3] = item >> WORD, stream
+    words: Words = philox(counter, np.stack([seed & LOW, seed >> WORD]))[0]
     return ((words >> np.uint64(8)).astype(np.float64) + 0.5) * 2.0**-24
 
 

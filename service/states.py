@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hintwise.describers import DESCRIBED_ENV_IDS, Describer, describer_for
 from hintwise.errors import InvalidRequest, Offence
 from hintwise.schemas import ActRequest, GuidanceRequest
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """What one observation says, and what may be done in it."""
 
     text: str

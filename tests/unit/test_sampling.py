@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from service.action_draw import draw_actions, item_seeds, log_softmax
+from service.action_draw import Choice, draw_actions, item_seeds, log_softmax
 from service.sampling import gumbels, philox, uniforms
 
 
 def words(*values):
-    return tuple(np.array([value], dtype=np.uint64) for value in values)
+    return np.array(values, dtype=np.uint64)[:, None, None]
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def words(*values):
     ],
 )
 def test_philox_gives_the_published_answers(counter, key, expected):
-    assert tuple(int(word[0]) for word in philox(words(*counter), words(*key))) == expected
+    assert tuple(philox(words(*counter), words(*key)).ravel().tolist()) == expected
 
 
 def test_a_draw_depends_on_its_own_keys_alone():
@@ -51,9 +51,8 @@ def test_gumbel_argmax_samples_the_softmax():
 def draw(scores, mode="sample", temperature=1.0, epsilon=0.0, seed=1):
     scores = np.array(scores, dtype=np.float32)
     counts = np.isfinite(scores).sum(axis=1)
-    return draw_actions(
-        scores, counts, item_seeds(seed, len(scores)), mode=mode, temperature=temperature, epsilon=epsilon
-    )
+    keys = zip(*item_seeds(seed, len(scores)), strict=True)
+    return draw_actions(scores, counts, [Choice(mode, temperature, epsilon, *key) for key in keys])
 
 
 def test_greedy_takes_the_lowest_index_on_ties_and_is_certain():
@@ -94,3 +93,16 @@ def test_scalar_seed_counts_items_and_a_list_does_not():
     assert [part.tolist() for part in item_seeds(5, 3)] == [[5, 5, 5], [0, 1, 2]]
     assert [part.tolist() for part in item_seeds([5, 6, 7], 3)] == [[5, 6, 7], [0, 0, 0]]
     assert item_seeds(None, 2)[0][0] != item_seeds(None, 2)[0][0]
+
+
+def test_requests_of_every_mode_share_a_batch_and_each_is_drawn_as_alone():
+    scores = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    counts = np.full(60, 4)
+    ways = [("sample", 1.0, 0.0), ("greedy", 1.0, 0.0), ("epsilon", 1.0, 0.7), ("sample", 5.0, 0.0), ("sample", 0.0, 0)]
+    choices = [Choice(*ways[i % len(ways)], 11, i) for i in range(60)]
+    together = draw_actions(scores, counts, choices)
+    for i, choice in enumerate(choices):
+        alone = draw_actions(scores[i : i + 1], counts[i : i + 1], [choice])
+        assert together.actions[i] == alone.actions[0]
+        assert together.log_probs[i] == pytest.approx(alone.log_probs[0])
+    assert len(set(zip(together.actions.tolist(), scores.argmax(axis=1).tolist(), strict=True))) > 4  # not all greedy
