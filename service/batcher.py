@@ -219,17 +219,18 @@ class Batcher(Generic[Item, Result]):
             if len(results) != len(items):
                 raise RuntimeError(f"{len(results)} results for {len(items)} items")
         except Exception as error:  # noqa: BLE001 (the queue outlives any failure of the model)
-            self._run_each(batch, error)
+            self._isolate(batch, error)
             return
         self._measure(batch, time.perf_counter() - started)
         _on_event_loop(batch, lambda: _deliver(batch, results))
 
-    def _run_each(self, batch: Sequence[Entry[Item, Result]], error: Exception) -> None:
-        """Gives every request of a failed batch a forward pass of its own, so that one fails alone."""
+    def _isolate(self, batch: Sequence[Entry[Item, Result]], error: Exception) -> None:
+        """Halves a failed batch until what fails stands alone: every other request is answered."""
         if len(batch) > 1:
-            for entry in batch:
-                if not entry.future.done():
-                    self._run_batch([entry])
+            middle = len(batch) // 2
+            for half in (batch[:middle], batch[middle:]):
+                if wanted := [entry for entry in half if not entry.future.done()]:
+                    self._run_batch(wanted)
             return
         detail = error.detail if isinstance(error, HintwiseError) else f"the forward failed: {error}"
         index = self._failing_item(batch[0].items)

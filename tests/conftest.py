@@ -20,3 +20,14 @@ def embedded() -> LanguageModel:
 def fresh_embedded() -> LanguageModel:
     """An embedded model of one's own."""
     return load_language_model("embedded")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fault-runs", type=int, default=3, help="how often each fault that strikes at a random moment is tried"
+    )
+
+
+@pytest.fixture
+def fault_runs(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--fault-runs"))

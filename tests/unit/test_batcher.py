@@ -384,6 +384,21 @@ async def test_a_failing_request_fails_alone(start):
     assert await running.submit(3) == [30]
 
 
+@pytest.mark.parametrize("place", [0, 1, 37, 63])
+async def test_one_failing_request_among_64_is_found_by_halving(start, place):
+    running = await start(max_batch_tokens=1_000)
+    first = await running.occupied(0)
+    asked = [running.submit(POISON if i == place else i) for i in range(64)]
+    await running.waiting(64)
+    running.release()
+    answers = await asyncio.gather(first, *asked, return_exceptions=True)
+    assert isinstance(answers[1 + place], InferenceFailed)
+    assert [answers[1 + i] for i in range(64) if i != place] == [[i * 10] for i in range(64) if i != place]
+    failed = [batch for batch in running.forward.batches if POISON in batch]
+    assert [len(batch) for batch in failed] == [64, 32, 16, 8, 4, 2, 1, 1]  # the last to see whether it fails alone
+    assert len(running.forward.batches) == 1 + len(failed) + 6
+
+
 async def test_an_error_made_for_the_caller_is_passed_on_as_it_is(start):
     def forward(items):
         raise InferenceFailed("the scores are not finite")
