@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 1
+FUZZ_S ?= 300
 RUN_DIR ?= runs/cartpole-seed$(SEED)-$(shell date +%Y%m%d-%H%M%S)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test check fix serve bench clean
+.PHONY: help install train test fuzz faults check fix serve up bench clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -26,6 +27,13 @@ train: install ## train CartPole on the embedded model: service and worker as tw
 test: check ## lint, types and all tests
 	$(BIN)/pytest --cov --cov-report=term
 
+fuzz: install ## send the running service whatever its OpenAPI document allows and forbids (FUZZ_S=300)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_S)
+
+faults: install ## strike with each fault at many random moments (the tests do it a few times)
+	$(BIN)/pytest tests/fault --fault-runs 30
+
 check: install ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,6 +45,9 @@ fix: install ## format, and mend what the linter can
 
 serve: install ## start the service on http://127.0.0.1:8000
 	$(BIN)/python -m service --port 8000
+
+up: ## full training in containers: service, worker and TensorBoard
+	docker compose up --build
 
 bench: install ## measure, and write benchmarks/results/
 	$(BIN)/python -m benchmarks.http

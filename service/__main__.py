@@ -18,6 +18,7 @@ from hintwise.errors import HintwiseError
 from service import PARENT_PID, logs
 from service.app import create_app
 from service.engine import Engine
+from service.http_protocol import protocol
 from service.settings import Settings
 
 PARENT_CHECK_S = 1.0
@@ -70,7 +71,7 @@ def main() -> int:
     config = uvicorn.Config(
         create_app(engine),
         loop="uvloop",
-        http="httptools",
+        http=protocol(lambda: engine.policy.policy_version),
         ws="none",
         log_config=None,
         access_log=False,

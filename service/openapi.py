@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from hintwise.schemas import ActRequest, GuidanceRequest, RewardRequest
+from service import problems
 
 BODIES: dict[str, type[BaseModel]] = {"/act": ActRequest, "/guidance": GuidanceRequest, "/reward": RewardRequest}
 
@@ -30,9 +31,21 @@ def install(app: FastAPI) -> None:
                 "content": {"application/json": {"schema": reference}},
             }
         document["paths"]["/weights"]["put"].update(_put_weights())
+        _announce_problems(document)
         return document
 
     app.openapi = with_bodies  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _announce_problems(document: dict[str, Any]) -> None:
+    """Gives failures the media type they really have, without FastAPI's own kind of 422, which nothing answers."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            failure = operation["responses"]["default"]
+            failure["content"] = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
 
 
 def _put_weights() -> dict[str, Any]:

@@ -129,6 +129,15 @@ async def test_openapi_lists_every_endpoint_with_bodies_whose_references_resolve
     assert named == {"If-Match", "Content-Digest"}
 
 
+async def test_openapi_tells_that_every_failure_is_a_problem(service):
+    document = (await service.http.get("/openapi.json")).json()
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            assert operation["responses"]["default"]["content"] == problem
+            assert set(operation["responses"]) == {"200", "default"}
+
+
 async def test_openapi_is_the_same_at_every_look(service):
     first, second = [(await service.http.get("/openapi.json")).json() for _ in range(2)]
     assert first == second

@@ -137,6 +137,22 @@ def test_a_refused_body_still_gets_its_answer_over_the_socket(service):
 # Callers who leave
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [b"what is this?\r\n\r\n", b"GET /livez HTTP/1.1\r\nbroken header\r\n\r\n", b"GET / HTTP/1.1\r\nX: \x01\r\n\r\n"],
+    ids=["no HTTP", "a header without a colon", "a control character"],
+)
+def test_bytes_that_are_no_http_get_a_problem_and_the_connection_is_closed(service, sent):
+    connection = service.connect()
+    connection.sendall(sent)
+    head, _, body = b"".join(iter(lambda: connection.recv(65_536), b"")).partition(b"\r\n\r\n")
+    connection.close()
+    assert head.startswith(b"HTTP/1.1 400 ")
+    for header in (b"content-type: application/problem+json", b"x-request-id: ", b"x-policy-version: 1"):
+        assert header in head.lower()
+    assert json.loads(body)["title"] == "Malformed request"
+
+
 def test_a_caller_who_hangs_up_while_queued_is_skipped(service):
     """A large request keeps the model busy; small ones queue behind it, and the first to do so leaves."""
     observations, batches = "hintwise_act_observations_total", 'hintwise_batch_tokens_count{kind="act"}'
