@@ -6,6 +6,7 @@ neither page can say what the code does not. A test fails when they are out of d
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, from anywhere
 
+from docs.wire_examples import ANSWERS, EXAMPLES
 from hintwise import errors, schemas
 from service.openapi import BODIES
 from service.routes import router
@@ -74,7 +76,16 @@ def _endpoint(route: APIRoute) -> str:
     answer = route.responses.get(200, {}).get("model") or route.response_model
     if isinstance(answer, type) and issubclass(answer, BaseModel):
         lines.append(f"Answers {_link(answer)}.")
-    return "\n\n".join(lines)
+    return "\n\n".join([*lines, *_examples(f"{method} {route.path}")])
+
+
+def _examples(endpoint: str) -> Iterable[str]:
+    """Yields what docs/wire_examples.py shows of an endpoint."""
+    for example, answer in zip(EXAMPLES, json.loads(ANSWERS.read_text()), strict=True):
+        if example.endpoint == endpoint:
+            if example.says:
+                yield example.says
+            yield f"```console\n$ {example.command}\n{answer}\n```"
 
 
 def _schemas() -> list[type[BaseModel]]:

@@ -227,8 +227,7 @@ class Batcher(Generic[Item, Result]):
     def _isolate(self, batch: Sequence[Entry[Item, Result]], error: Exception) -> None:
         """Halves a failed batch until what fails stands alone: every other request is answered."""
         if len(batch) > 1:
-            middle = len(batch) // 2
-            for half in (batch[:middle], batch[middle:]):
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                 if wanted := [entry for entry in half if not entry.future.done()]:
                     self._run_batch(wanted)
             return

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import ROOT, running_service
+from tests.e2e.shown_answers import assert_alike
 
 README = (ROOT / "README.md").read_text()
 CURL_LINES = re.findall(r"^\$ (curl .*)\n(\{.*\})$", README, re.MULTILINE)
@@ -27,22 +28,6 @@ PYTHON_BLOCKS = [
 def url(tmp_path_factory):
     with running_service(tmp_path_factory.mktemp("readme") / "weights") as url:
         yield url
-
-
-def assert_alike(given, shown):
-    """Equal but for the last digits of numbers, which differ between machines."""
-    if isinstance(shown, float):
-        assert given == pytest.approx(shown, abs=2e-3)
-    elif isinstance(shown, dict):
-        assert given.keys() == shown.keys()
-        for name in shown:
-            assert_alike(given[name], shown[name])
-    elif isinstance(shown, list):
-        assert len(given) == len(shown)
-        for each in zip(given, shown, strict=True):
-            assert_alike(*each)
-    else:
-        assert given == shown
 
 
 def test_the_readme_shows_all_three_endpoints():
