@@ -16,6 +16,7 @@ from pydantic_settings import CliApp
 
 from hintwise.errors import HintwiseError
 from service import PARENT_PID, logs
+from service.access_tokens import read_tokens
 from service.app import create_app
 from service.engine import Engine
 from service.http_protocol import protocol
@@ -59,17 +60,19 @@ def main() -> int:
             _complain(f"{f'--{setting}: ' if setting else ''}{fault['msg'].removeprefix('Value error, ')}")
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the model's core
-    logs.configure(log_format=settings.log_format, log_level=settings.log_level)
+    logs.configure(log_format=settings.log_format, log_level=settings.log_level, log_texts=settings.log_texts)
     try:
+        if settings.tokens_file:
+            read_tokens(settings.tokens_file)  # what is wrong with it shows before the models load
         listener = _listen(settings.host, settings.port)
-        engine = Engine(settings)
+        app = create_app(Engine(settings))
     except HintwiseError as error:
         _complain(str(error))
         return 1
     gc.collect()
     gc.freeze()  # what has been loaded stays: a full collection then takes no pause worth noticing
     config = uvicorn.Config(
-        create_app(engine),
+        app,
         loop="uvloop",
         http=protocol(lambda: engine.policy.policy_version),
         ws="none",

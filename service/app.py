@@ -1,7 +1,7 @@
 """The application: wiring only.
 
-request ─▶ RequestContext ─▶ routes ─▶ act | guidance | reward ─▶ engine's queues
-                                    └▶ weight_swap ─▶ weight_store, engine
+request ─▶ RequestContext ─▶ Access ─▶ routes ─▶ act | guidance | reward ─▶ engine's queues
+                                              └▶ weight_swap ─▶ weight_store, engine
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from fastapi import FastAPI
 
 from hintwise import __version__
 from service import openapi, problems
+from service.access import Access
+from service.access_tokens import AccessTokens
 from service.engine import Engine
 from service.request_context import RequestContext
 from service.routes import router
@@ -20,7 +22,13 @@ from service.weight_swap import WeightSwap
 
 
 def create_app(engine: Engine) -> FastAPI:
-    """Returns the application that answers for `engine`; the engine runs while the app's lifespan does."""
+    """Returns the application that answers for `engine`; the engine runs while the app's lifespan does.
+
+    Raises:
+        TokensUnusable: The settings name a tokens file that cannot be used.
+    """
+    tokens_file = engine.settings.tokens_file
+    tokens = AccessTokens(tokens_file) if tokens_file else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -32,11 +40,14 @@ def create_app(engine: Engine) -> FastAPI:
         version=__version__,
         description="Serves a language-model policy, hints and language reward; swaps weights while it answers.",
         lifespan=lifespan,
+        redirect_slashes=False,  # an endpoint has one path, and its scope is looked up by it
     )
     app.state.engine = engine
     app.state.weight_swap = WeightSwap(engine)
     app.include_router(router)
     problems.install(app)
     openapi.install(app)
+    if tokens is not None:
+        app.add_middleware(Access, tokens=tokens, metrics=engine.metrics)
     app.add_middleware(RequestContext, metrics=engine.metrics, policy_version=lambda: engine.policy.policy_version)
     return app

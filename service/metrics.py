@@ -50,6 +50,12 @@ class Metrics:
             registry=self.registry,
         )
         self.refused = Counter("hintwise_refused", "Requests that got 429", ["kind"], registry=self.registry)
+        self.access_refused = Counter(
+            "hintwise_access_refused",
+            "Requests that got 401 or 403: token missing, unknown, or without the scope",
+            ["reason"],
+            registry=self.registry,
+        )
         self.swaps = Counter("hintwise_swaps", "Weight swaps", registry=self.registry)
         self.rejected_swaps = Counter(
             "hintwise_rejected_swaps", "Pushed weights that were refused", registry=self.registry

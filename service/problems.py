@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Sequence
 
 import structlog
 from fastapi import FastAPI
@@ -23,6 +23,7 @@ from hintwise.errors import (
     Offence,
 )
 from hintwise.schemas import ActRequest, GuidanceRequest, RewardItem, RewardRequest
+from service.endpoints import endpoints_at
 
 MEDIA_TYPE = "application/problem+json"
 MAX_NAMED = 20
@@ -30,6 +31,14 @@ FIELD_NAMES = {
     name for schema in (ActRequest, GuidanceRequest, RewardRequest, RewardItem) for name in schema.model_fields
 }
 log = structlog.get_logger("service")
+
+
+class NotAnswered(MethodNotAllowed):
+    """Carries the methods that are answered, for the `Allow` header."""
+
+    def __init__(self, detail: str, allowed: Sequence[str]) -> None:
+        super().__init__(detail)
+        self.allowed = allowed
 
 
 def problem(error: HintwiseError) -> Response:
@@ -41,7 +50,9 @@ def problem(error: HintwiseError) -> Response:
         "detail": error.detail,
         "errors": [{"field": field, "message": message} for field, message in error.errors],
     }
-    headers = {"Retry-After": str(math.ceil(error.retry_after_s))} if error.retry_after_s else None
+    headers = {"Retry-After": str(math.ceil(error.retry_after_s))} if error.retry_after_s else {}
+    if isinstance(error, NotAnswered):
+        headers["Allow"] = ", ".join(error.allowed)
     return JSONResponse(body, status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -70,29 +81,23 @@ async def _designed(request: Request, error: Exception) -> Response:
 
 async def _from_router(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    path = request.url.path
-    if error.status_code == NotFound.status:
-        return problem(NotFound(f"there is nothing at {path}; /docs lists the endpoints"))
-    if error.status_code == MethodNotAllowed.status:
-        answer = problem(MethodNotAllowed(f"{request.method} is not answered at {path}; /docs lists the methods"))
-        answer.headers["Allow"] = ", ".join(sorted(_methods_at(request.app, path)))
-        return answer
+    if error.status_code in (NotFound.status, MethodNotAllowed.status):
+        return problem(nothing_answers(request.method, request.scope["path"]))
     return problem(BY_STATUS.get(error.status_code, HintwiseError)(str(error.detail)))
+
+
+def nothing_answers(method: str, path: str) -> HintwiseError:
+    """Returns what to tell a caller whose method and path no endpoint has."""
+    allowed = sorted({endpoint.method for endpoint in endpoints_at(path)})
+    if allowed:
+        return NotAnswered(f"{method} is not answered at {path}; /docs lists the methods", allowed)
+    return NotFound(f"there is nothing at {path}; /docs lists the endpoints")
 
 
 def unforeseen(path: str, error: Exception) -> Response:
     """Returns the answer to a failure that nobody designed; the log has its trace, the caller nothing of it."""
     log.error("unforeseen failure", path=path, exc_info=error)
     return problem(HintwiseError("the service failed in a way it did not foresee; its log has the trace"))
-
-
-def _methods_at(app: FastAPI, path: str) -> set[str]:
-    """Returns every method that is answered at `path`; Starlette's own Allow knows the first route alone."""
-    methods: set[str] = set()
-    for template, operations in app.openapi()["paths"].items():
-        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
-            methods |= {method.upper() for method in operations}
-    return methods or {"GET", "HEAD"}  # /docs and its kin are not in the document
 
 
 def _path(fault: ErrorDetails) -> str:

@@ -14,6 +14,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.endpoints import endpoints_at
 from service.metrics import Metrics
 from service.problems import unforeseen
 
@@ -22,7 +23,7 @@ ACCEPTED_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 class RequestContext:
-    """Adds `X-Request-Id` and `X-Policy-Version`, counts and times requests.
+    """Adds `X-Request-Id` and `X-Policy-Version` to answers and log lines, counts and times requests.
 
     Args:
         app: What answers.
@@ -41,19 +42,20 @@ class RequestContext:
             return
         started = time.perf_counter()
         request_id = _request_id(scope)
-        status = 0
+        status, version = 0, self._policy_version()
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, version
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 if version := self._policy_version():
-                    headers.setdefault("X-Policy-Version", str(version))
+                    version = int(headers.setdefault("X-Policy-Version", str(version)))
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        structlog.contextvars.clear_contextvars()  # of another request in this task
+        with structlog.contextvars.bound_contextvars(request_id=request_id, policy_version=version):
             try:
                 await self._app(scope, receive, send_with_headers)
             except Exception as error:
@@ -61,14 +63,21 @@ class RequestContext:
                     raise  # the answer has begun: nothing can be taken back
                 await unforeseen(scope["path"], error)(scope, receive, send_with_headers)
             finally:
-                self._count(scope, status, time.perf_counter() - started)
+                self._count(scope, status, version, time.perf_counter() - started)
 
-    def _count(self, scope: Scope, status: int, duration_s: float) -> None:
-        route = scope.get("route")
-        endpoint = getattr(route, "path", "other")  # never the raw path: strangers would make series
+    def _count(self, scope: Scope, status: int, version: int, duration_s: float) -> None:
+        listed = endpoints_at(scope["path"])
+        endpoint = listed[0].template if listed else "other"  # never the raw path: strangers would make series
         self._metrics.requests.labels(endpoint, status or "gone").inc()
         self._metrics.request_seconds.labels(endpoint).observe(duration_s)
-        log.debug("request", method=scope["method"], endpoint=endpoint, status=status, duration_ms=duration_s * 1e3)
+        log.debug(
+            "request",
+            method=scope["method"],
+            endpoint=endpoint,
+            status=status,
+            policy_version=version,  # the one that answered; the other lines have the one that served at the start
+            duration_ms=duration_s * 1e3,
+        )
 
 
 def _request_id(scope: Scope) -> str:

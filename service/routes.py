@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from pydantic_core import to_json
@@ -40,6 +41,9 @@ from service.weight_swap import WeightSwap, weights_info
 CLIENT_LEFT = 499
 """nginx's word for a caller that hung up; nobody reads it, the metrics count it."""
 READY_TIMEOUT_S = 5.0
+TEXTS = {"task", "observations", "hints", "candidates", "items"}
+"""Fields of bodies that hold texts, which no log line shows unless the operator asks for them."""
+log = structlog.get_logger("service")
 PROBLEMS: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "A failure, RFC 9457"}}
 
 router = APIRouter(responses=PROBLEMS)
@@ -167,7 +171,11 @@ async def _answer(request: Request, kind: str, schema: type[Body], answer: Answe
     try:
         async with asyncio.timeout_at(deadline):  # a body that stops half-way is not waited for either
             body = await read_json(request, schema, max_bytes=settings.max_body_bytes)
+            if settings.log_texts:
+                log.debug("asked", **body.model_dump(include=TEXTS, exclude_none=True))
             content = await while_connected(request, answer(engine, body, deadline=deadline))
+            if settings.log_texts and kind == "guidance":
+                log.debug("answered", results=content["results"])
     except TimeoutError as error:
         raise DeadlineExceeded(TOO_LATE) from error
     except ClientDisconnect:

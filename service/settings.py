@@ -6,10 +6,11 @@ A flag wins over the environment, which wins over the default. An unknown flag i
 from __future__ import annotations
 
 import ipaddress
+import socket
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hintwise.language_model import CHOICES
@@ -31,6 +32,11 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; without access tokens, loopback only.")
     port: int = Field(0, ge=0, le=65_535, description="TCP port; 0 takes a free one.")
+    tokens_file: Path | None = Field(
+        None,
+        description="File of access tokens, a line each name:scope,scope:sha256; none: everybody who reaches the "
+        "service may do everything, so it stays on loopback. `python -m service.new_token` writes it.",
+    )
     model: str = Field("embedded", description=f"The policy's language model: {CHOICES}.")
     guidance: str = Field("embedded", description="Frozen model that writes hints; same choices.")
     scorer_model: str = Field("embedded", description="Frozen model that scores rewards; same choices.")
@@ -71,25 +77,44 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug adds a line for every request."
     )
+    log_texts: bool = Field(
+        False,
+        description="With --log-level debug, log tasks, observations and hints, and the messages of unforeseen "
+        "failures, which may quote them.",
+    )
     exit_with_parent: bool = Field(
         False,
         description="Stop when the process that started the service ends.",
     )
 
+    @field_validator("tokens_file", mode="before")
+    @classmethod
+    def _refuse_empty_name(cls, value: object) -> object:
+        """An unset variable of a shell, passed on: taken for no tokens at all, it would open the service."""
+        if value == "":
+            raise ValueError("the name of the tokens file is empty; name a file, or leave the setting out")
+        return value
+
     @model_validator(mode="after")
     def _refuse_open_address(self) -> Self:
-        if not _is_loopback(self.host):
+        if self.tokens_file is None and not _is_loopback(self.host):
             raise ValueError(
-                f"host {self.host} can be reached by others, and this version has no access tokens; "
-                "listen on 127.0.0.1 and put an authenticating proxy in front"
+                f"host {self.host} can be reached by others, and there are no access tokens; make one with "
+                "`python -m service.new_token NAME --scopes infer,guide --tokens-file FILE` and pass "
+                "--tokens-file FILE (HINTWISE_TOKENS_FILE), or listen on 127.0.0.1"
             )
         return self
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+    """Returns whether an address, or every address of the name `localhost`, stays on this machine.
+
+    Other names are not looked up: what a name server answers now, it may not answer when the socket is bound.
+    """
     try:
+        if host == "localhost":  # a hosts file can give it any address
+            found = socket.getaddrinfo(host, None)
+            return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:
+    except (OSError, ValueError):
         return False
