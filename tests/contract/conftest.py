@@ -164,6 +164,12 @@ def plain_logs() -> None:
     structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
 
 
+@pytest.fixture(scope="session", name="serving")
+def serving_fixture() -> Callable[..., AbstractAsyncContextManager[Service]]:
+    """Starts a service on a weights directory, for fixtures that live longer than a test."""
+    return serving
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
     """One service for the tests of a module that leave it as they found it."""
