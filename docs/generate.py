@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, from anyw
 
 from docs.wire_examples import ANSWERS, EXAMPLES
 from hintwise import errors, schemas
+from service.endpoints import ENDPOINTS, OPEN
 from service.openapi import BODIES
 from service.routes import router
 from service.settings import Settings
@@ -71,6 +72,10 @@ PAGES = {"wire.md": wire, "settings.md": settings}
 def _endpoint(route: APIRoute) -> str:
     method = next(iter(route.methods))
     lines = [f"### `{method} {route.path}`", (route.endpoint.__doc__ or "").strip()]
+    scope = ENDPOINTS[method, route.path]
+    lines.append(
+        "Needs no token." if scope == OPEN else f"Needs a token with the scope `{scope}`, where tokens are in use."
+    )
     if route.path in BODIES and method == "POST":
         lines.append(f"Takes {_link(BODIES[route.path])}.")
     answer = route.responses.get(200, {}).get("model") or route.response_model
