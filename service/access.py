@@ -36,12 +36,11 @@ class Access:
     def __init__(self, app: ASGIApp, *, tokens: AccessTokens, metrics: Metrics) -> None:
         self._app = app
         self._tokens = tokens
-        self._refused = {
-            reason: metrics.access_refused.labels(reason) for reason in ("missing", "unknown", "scope")
-        }  # all of them at 0 from the start
+        reasons = ("missing", "unknown", "scope")
+        self._refused = {reason: metrics.access_refused.labels(reason) for reason in reasons}  # at 0 from the start
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http":  # starting and stopping: the service has no websockets
             await self._app(scope, receive, send)
             return
         refusal = self._refusal(scope)
