@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from hintwise.describers.classic_control import Acrobot, CartPole, MountainCar
 from hintwise.describers.describer import Describer, Environment
 from hintwise.describers.generic import GenericDescriber
+from hintwise.describers.toy_text import Taxi, cliff_walking, frozen_lake, frozen_lake_of
 from hintwise.errors import InvalidRequest
 
 __all__ = ["DESCRIBED_ENV_IDS", "Describer", "describer_for"]
@@ -24,7 +26,17 @@ _DESCRIBERS: dict[str, Callable[[], Describer]] = {
     "CartPole-v1": CartPole,
     "MountainCar-v0": MountainCar,
     "Acrobot-v1": Acrobot,
+    "FrozenLake-v1": partial(frozen_lake, "FrozenLake-v1"),
+    "FrozenLake8x8-v1": partial(frozen_lake, "FrozenLake8x8-v1"),
+    "CliffWalking-v1": partial(cliff_walking, "CliffWalking-v1"),
+    "CliffWalkingSlippery-v1": partial(cliff_walking, "CliffWalkingSlippery-v1"),
+    "Taxi-v4": Taxi,
 }
+_READ_FROM_ENVIRONMENT: dict[str, Callable[[Environment], Describer]] = {
+    "FrozenLake-v1": frozen_lake_of,
+    "FrozenLake8x8-v1": frozen_lake_of,
+}
+"""Environments that can be made with another map than the one their id stands for."""
 
 DESCRIBED_ENV_IDS: tuple[str, ...] = tuple(_DESCRIBERS)
 """Environments that are described from their id alone, so the service takes their raw observations."""
@@ -50,9 +62,10 @@ def describer_for(env_or_env_id: str | Environment) -> Describer:
         raise InvalidRequest("a vector environment has no describer; pass its id, or one of its environments")
     if not all(hasattr(env, name) for name in ("spec", "observation_space", "action_space", "unwrapped")):
         raise InvalidRequest(f"expected an environment with its spaces, or an id; got a {type(env).__name__}")
-    if env.spec and env.spec.id in _DESCRIBERS and _has_its_own_spaces(env):
-        return _DESCRIBERS[env.spec.id]()
-    return GenericDescriber(env)
+    if not env.spec or env.spec.id not in _DESCRIBERS or not _has_its_own_spaces(env):
+        return GenericDescriber(env)
+    read = _READ_FROM_ENVIRONMENT.get(env.spec.id)
+    return read(env) if read else _DESCRIBERS[env.spec.id]()
 
 
 def _describer_of_id(env_id: str) -> Describer:

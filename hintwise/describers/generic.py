@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from hintwise.describers.describer import Environment
 from hintwise.describers.numbers import MIDDLE_BIN, signed_bin, squashed_bin, uniform_bin
-from hintwise.describers.observations import NumberReader
+from hintwise.describers.observations import NumberReader, whole_number
 from hintwise.errors import InvalidRequest
 
 MAX_NUMBERS = 64
@@ -99,14 +99,7 @@ def _binned(low: float, high: float) -> Word:
 
 
 def _integer(name: str, start: int, n: int) -> Word:
-    last = int(start + n - 1)
-
-    def integer(value: float) -> int:
-        if not value.is_integer() or not start <= value <= last:
-            raise InvalidRequest(f"{name} is {value:g}; expected an integer from {start} to {last}")
-        return int(value)
-
-    return integer
+    return partial(whole_number, name, first=int(start), last=int(start + n - 1))
 
 
 def _is(space: Any, name: str) -> bool:

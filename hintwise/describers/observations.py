@@ -68,3 +68,42 @@ class NumberReader:
         if not isfinite(number):
             raise InvalidRequest(f"number {i} ({self._names[i]}) is {number}; observations must be finite")
         return number
+
+
+class IntegerReader:
+    """Reads observations that are one integer, counted from 0.
+
+    Args:
+        env_id: Environment to name in errors.
+        name: What the integer is, for errors.
+    """
+
+    def __init__(self, env_id: str, name: str) -> None:
+        self._name = name
+        self._numbers = NumberReader(env_id, [name], ())
+
+    def read(self, observation: object, count: int) -> int:
+        """Returns the integer of one observation; 3.0 is one, since JSON knows no difference.
+
+        Args:
+            observation: As the environment gives it, or as JSON holds it.
+            count: How many there are: it is below.
+
+        Raises:
+            InvalidRequest: It is not an integer from 0 to `count` - 1.
+        """
+        if type(observation) is int and 0 <= observation < count:  # most are: a short way
+            return observation
+        [number] = self._numbers.read(observation)
+        return whole_number(self._name, number, 0, count - 1)
+
+
+def whole_number(name: str, number: float, first: int, last: int) -> int:
+    """Returns `number` as an integer from `first` to `last`.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
+    if not number.is_integer() or not first <= number <= last:
+        raise InvalidRequest(f"{name} is {number:g}; expected an integer from {first} to {last}")
+    return int(number)

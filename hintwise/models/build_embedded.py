@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from hintwise.describers import DESCRIBED_ENV_IDS, describer_for
+from hintwise.describers import describer_for
 from hintwise.describers.numbers import NUM_BINS
 from hintwise.language_model import EMBEDDED_DIR
 from hintwise.prompts import PROGRESS_ANSWERS, action_prompt, guidance_prompt, progress_prompt
@@ -29,7 +29,11 @@ NUMBER_STD = 0.1
 """Standard deviation of the number words' embeddings; GPT-2's other embeddings have 0.02."""
 END_OF_TEXT = "<|endoftext|>"
 SAMPLES = {"CartPole-v1": [0.0] * 4, "MountainCar-v0": [0.0] * 2, "Acrobot-v1": [1.0, 0.0, 1.0, 0.0, 0.0, 0.0]}
-"""One observation per described environment, for the words its descriptions use."""
+"""The environments whose words the tokenizer was made of, with an observation of each.
+
+Another word would be another tokenizer, and no policy trained before would fit: describers that came later
+keep to the words that are there.
+"""
 HINT_WORDS = """
 a again ahead and at away back ball before below between blue box carry close down drop east far fast faster first
 forward from front get go goal green grey hold in into is it keep key lean leans less let locked middle more move
@@ -41,11 +45,11 @@ yellow you your
 
 
 def texts() -> Iterator[str]:
-    """Yields texts that hold every word the prompts and describers use."""
+    """Yields texts that hold every word the tokenizer spells as one token."""
     yield from (f" {number}" for number in range(NUM_BINS))
-    for env_id in DESCRIBED_ENV_IDS:
+    for env_id, sample in SAMPLES.items():
         describer = describer_for(env_id)
-        observation = describer.describe(SAMPLES[env_id])
+        observation = describer.describe(sample)
         for action in describer.actions:
             yield action_prompt(observation, task=describer.task, hint=action) + f" {action}\n"
             yield guidance_prompt(observation, task=describer.task, actions=describer.actions) + f" {action}\n"
