@@ -196,13 +196,19 @@ async def test_no_hint_is_no_hint_however_it_is_said(service, hints):
 @pytest.mark.parametrize("env_id", DESCRIBED_ENV_IDS)
 async def test_raw_observations_are_described_as_the_library_does(service, env_id):
     env = gymnasium.make(env_id)
-    raw = [env.reset(seed=seed)[0].tolist() for seed in range(4)]
+    raw = [np.asarray(env.reset(seed=seed)[0]).tolist() for seed in range(4)]
     env.close()
     describer = describer_for(env_id)
+    legal = [describer.legal_actions(observation) for observation in raw]
     described = await service.ask("/act", {"observations": raw, "env_id": env_id, "seed": 1})
     by_hand = await service.act(
-        [describer.describe(observation) for observation in raw], describer.actions, task=describer.task, seed=1
+        [describer.describe(observation) for observation in raw],
+        [[describer.actions[k] for k in numbers] for numbers in legal],
+        task=describer.task,
+        seed=1,
     )
+    for numbers, result in zip(legal, by_hand, strict=True):
+        result["action"] = numbers[result["action"]]
     assert described["results"] == by_hand
 
 
