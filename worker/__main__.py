@@ -1,4 +1,4 @@
-"""`python -m worker train | evaluate | plot`; every failure by design is one line on stderr."""
+"""`python -m worker train | evaluate | plot | describe`; every failure by design is one line on stderr."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from hintwise.errors import HintwiseError
 from worker.command_line import read_config
-from worker.config import EvaluateConfig, PlotConfig, TrainConfig
+from worker.config import DescribeConfig, EvaluateConfig, PlotConfig, TrainConfig
 from worker.errors import UsageError, WorkerError
 
 PROG = "python -m worker"
@@ -17,6 +17,7 @@ HELP = f"""usage: {PROG} VERB [options]
   train     train a policy: {PROG} train --env-id CartPole-v1
   evaluate  play fresh episodes with it: {PROG} evaluate RUN_DIR
   plot      draw its learning curve: {PROG} plot RUN_DIR
+  describe  show an environment as the model reads it: {PROG} describe --env-id CartPole-v1
 
 {PROG} VERB --help lists the settings of a verb."""
 
@@ -55,8 +56,13 @@ def _run(verb: str, rest: Sequence[str]) -> None:
             from worker.plot import plot
 
             plot(plot_config)
+        case "describe":
+            describe_config = read_config(DescribeConfig, rest, prog=prog, environ=os.environ)
+            from worker.describe import describe
+
+            describe(describe_config)
         case _:
-            raise UsageError(f"unknown verb {verb}; choose train, evaluate or plot")
+            raise UsageError(f"unknown verb {verb}; choose train, evaluate, plot or describe")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,11 @@ class RunState(BaseModel):
     config: dict[str, Any]
     packages: dict[str, str]
 
+    @property
+    def env_kwargs(self) -> dict[str, Any]:
+        """What the run's environments are made with; a run from before there was the setting has none."""
+        return dict(self.config.get("env_kwargs", {}))
+
 
 @dataclass(frozen=True)
 class Checkpoint:

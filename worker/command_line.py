@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from worker.errors import UsageError
 
 ENV_PREFIX = "HINTWISE_"
-METAVARS = {int: "N", float: "X", Path: "PATH"}
+METAVARS = {int: "N", float: "X", Path: "PATH", dict: "JSON"}
 
 Config = TypeVar("Config", bound=BaseModel)
 Values = dict[str, Any]
@@ -122,6 +122,8 @@ def _kinds(annotation: Any) -> list[Any]:
     """Returns what an annotation allows besides None: `Annotated[float, ...] | None` is [float]."""
     if get_origin(annotation) is Annotated:
         return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) is dict:
+        return [dict]
     if get_args(annotation):
         return [kind for part in get_args(annotation) if part is not type(None) for kind in _kinds(part)]
     return [annotation]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NoReturn, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.seeds import FIRST_EVALUATION_SEED, FIRST_VALIDATION_SEED, NUM_TRAINING_SEEDS
@@ -27,6 +28,29 @@ CHANGEABLE = frozenset(
 )
 """Settings that a resumed run may change: they do not enter its numbers, or only decide where it ends."""
 
+
+def _json_object(value: object) -> object:
+    """Returns what a text holds as JSON; a TOML file gives a table, which is an object already."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value, parse_constant=_no_json)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f'is not JSON ({error}); write an object such as {{"is_slippery": false}}') from error
+    if not isinstance(value, dict):
+        raise ValueError('expected a JSON object such as {"is_slippery": false}')
+    return value
+
+
+def _no_json(name: str) -> NoReturn:
+    raise ValueError(f"JSON has no {name}")
+
+
+EnvId = Annotated[str, Field(min_length=1, description="Gymnasium environment, such as CartPole-v1.")]
+EnvKwargs = Annotated[
+    dict[str, JsonValue],
+    BeforeValidator(_json_object),
+    Field(description="Arguments the environment is made with, as a JSON object: '{\"is_slippery\": false}'."),
+]
 RunDir = Annotated[Path, Field(json_schema_extra=POSITIONAL, description="Directory that `train` wrote.")]
 
 
@@ -55,7 +79,8 @@ class ServiceSettings(BaseModel):
 class RunSettings(BaseModel):
     """The run"""
 
-    env_id: str = Field(min_length=1, description="Gymnasium environment, such as CartPole-v1.")
+    env_id: EnvId
+    env_kwargs: EnvKwargs = {}
     algorithm: Literal["ppo"] = Field("ppo", description="How the policy learns.")
     total_steps: int = Field(
         100_000, ge=1, description="Environment steps of the whole run, all environments together."
@@ -117,6 +142,17 @@ class EvaluateConfig(ServiceSettings):
     num_envs: int = Field(
         64, ge=1, le=1_024, description="Environments side by side; changes the speed and nothing else."
     )
+
+
+class DescribeConfig(BaseModel):
+    """Shows steps of an environment as the model reads them, under random legal actions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    env_id: EnvId
+    env_kwargs: EnvKwargs = {}
+    steps: int = Field(5, ge=1, le=10_000, description="Steps to show; an episode that ends is followed by the next.")
+    seed: int = Field(1, ge=0, le=2**31, description="Of the first episode, and of the random actions.")
 
 
 class PlotConfig(BaseModel):

@@ -11,14 +11,14 @@ to mask.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from worker.buffers import Flags, Floats
 from worker.seeds import episode_seed
-from worker.text_env import EpisodeSnapshot, State, TextEnv
+from worker.text_env import NO_ARGUMENTS, EpisodeSnapshot, State, TextEnv
 
 
 class FinishedEpisode(NamedTuple):
@@ -44,14 +44,17 @@ class TextEnvs:
         env_id: Gymnasium id.
         num_envs: N.
         run_seed: What every episode's seed is derived from.
+        env_kwargs: Arguments that each copy is made with.
 
     Raises:
-        EnvironmentUnsupported: No environment has that id, or its actions are not Discrete.
+        EnvironmentUnsupported: No environment has that id or takes these arguments, or its actions are not Discrete.
     """
 
-    def __init__(self, env_id: str, *, num_envs: int, run_seed: int) -> None:
+    def __init__(
+        self, env_id: str, *, num_envs: int, run_seed: int, env_kwargs: Mapping[str, Any] = NO_ARGUMENTS
+    ) -> None:
         self._run_seed = run_seed
-        self._envs = [TextEnv(env_id) for _ in range(num_envs)]
+        self._envs = [TextEnv(env_id, env_kwargs) for _ in range(num_envs)]
         self._num_begun = [0] * num_envs
         self.task = self._envs[0].task
         for index in range(num_envs):

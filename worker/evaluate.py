@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from worker.connection import connect
 from worker.errors import CheckpointUnusable, WorkerError
 from worker.seeds import FIRST_EVALUATION_SEED, evaluation_action_seed
 from worker.served_policy import ServedPolicy
-from worker.text_env import TextEnv
+from worker.text_env import NO_ARGUMENTS, TextEnv
 
 Mode = Literal["greedy", "sample"]
 NUM_ENVS = 64
@@ -44,6 +44,7 @@ class Evaluation:
     seed: int  # of the first episode
     mode: Mode
     env_id: str
+    env_kwargs: dict[str, Any]
     policy_version: int
 
 
@@ -83,6 +84,7 @@ def evaluate(config: EvaluateConfig, *, connect: Connect = connect) -> None:
             evaluation = play_episodes(
                 served,
                 str(checkpoint.state.config["env_id"]),
+                env_kwargs=checkpoint.state.env_kwargs,
                 num_episodes=config.episodes,
                 first_seed=config.seed,
                 mode="greedy" if config.greedy else "sample",
@@ -95,6 +97,7 @@ def play_episodes(
     served: ServedPolicy,
     env_id: str,
     *,
+    env_kwargs: Mapping[str, Any] = NO_ARGUMENTS,
     num_episodes: int = 100,
     first_seed: int = FIRST_EVALUATION_SEED,
     mode: Mode = "greedy",
@@ -106,7 +109,7 @@ def play_episodes(
     Raises:
         WorkerError: Other weights keep answering, so that the numbers would be of no policy.
     """
-    players = [_Player(TextEnv(env_id)) for _ in range(min(num_envs, num_episodes))]
+    players = [_Player(TextEnv(env_id, env_kwargs)) for _ in range(min(num_envs, num_episodes))]
     threshold = players[0].env.reward_threshold
     returns = _play_all(served, players, num_episodes, first_seed, mode, before_step)
     for player in players:
@@ -120,6 +123,7 @@ def play_episodes(
         seed=first_seed,
         mode=mode,
         env_id=env_id,
+        env_kwargs=dict(env_kwargs),
         policy_version=served.policy_version,
     )
 

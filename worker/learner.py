@@ -58,7 +58,9 @@ class Learner:
         encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
         self.generator = minibatch_generator(config.seed)
         self.algorithm = PPO(self.policy, encoder, config, self.generator)
-        self.envs = TextEnvs(config.env_id, num_envs=config.num_envs, run_seed=config.seed)
+        self.envs = TextEnvs(
+            config.env_id, num_envs=config.num_envs, run_seed=config.seed, env_kwargs=config.env_kwargs
+        )
         self.step = 0
         self.update = 0
         self.num_episodes = 0
@@ -184,7 +186,7 @@ class Learner:
 
     def _check_same_run(self, state: RunState) -> None:
         kept = "architecture", "tokenizer_sha256", "prompt_template_version"
-        was = {**state.config, **{name: getattr(state, name) for name in kept}}
+        was = {**state.config, "env_kwargs": state.env_kwargs, **{name: getattr(state, name) for name in kept}}
         now = {
             **self.config.model_dump(mode="json"),
             "architecture": self.architecture,

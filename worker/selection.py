@@ -8,14 +8,15 @@ learned from them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from worker.checkpoint import kept_checkpoints, load_checkpoint
 from worker.evaluate import play_episodes
 from worker.seeds import FIRST_VALIDATION_SEED
 from worker.served_policy import ServedPolicy
+from worker.text_env import NO_ARGUMENTS
 
 NUM_EPISODES = 50
 
@@ -30,6 +31,7 @@ def choose_checkpoint(
     served: ServedPolicy,
     env_id: str,
     *,
+    env_kwargs: Mapping[str, Any] = NO_ARGUMENTS,
     say: Callable[[str], None],
     before_step: Callable[[], None] = lambda: None,
 ) -> Choice:
@@ -39,6 +41,7 @@ def choose_checkpoint(
         run_dir: Holds at least one whole checkpoint.
         served: Plays each of them in turn.
         env_id: Environment to validate in.
+        env_kwargs: Arguments it is made with.
         say: Told each checkpoint's return.
         before_step: Called before every step; what it raises ends the choice.
     """
@@ -46,7 +49,12 @@ def choose_checkpoint(
     for directory in kept_checkpoints(run_dir):
         _serve(served, directory)
         played = play_episodes(
-            served, env_id, num_episodes=NUM_EPISODES, first_seed=FIRST_VALIDATION_SEED, before_step=before_step
+            served,
+            env_id,
+            env_kwargs=env_kwargs,
+            num_episodes=NUM_EPISODES,
+            first_seed=FIRST_VALIDATION_SEED,
+            before_step=before_step,
         )
         choices.append(Choice(directory, played.mean_return))
         say(f"validation of {directory.name}: mean return {played.mean_return:.1f}")

@@ -7,6 +7,8 @@ and it works for every environment that keeps Gymnasium's promise about seeds.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -15,6 +17,22 @@ from pydantic import BaseModel, ConfigDict
 
 from hintwise.describers import describer_for
 from worker.errors import EnvironmentNotReplayable, EnvironmentUnsupported
+
+MAX_EPISODE_STEPS = 10_000
+"""Time limit of an environment that has none of its own, such as CliffWalking: no episode lasts for ever."""
+
+NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
+
+REFUSED_BY_ENVIRONMENT = (
+    gymnasium.error.Error,
+    ImportError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+)
+"""What making an environment raises over its id or its arguments; each environment has errors of its own."""
 
 
 class State(NamedTuple):
@@ -47,13 +65,17 @@ class EpisodeSnapshot(BaseModel):
 class TextEnv:
     """A Gymnasium environment with Discrete actions, seen through its describer.
 
+    Args:
+        env_id: Gymnasium id.
+        env_kwargs: Arguments it is made with besides.
+
     Raises:
-        EnvironmentUnsupported: No environment has that id, or its actions are not Discrete.
+        EnvironmentUnsupported: No environment has that id or takes these arguments, or its actions are not Discrete.
     """
 
-    def __init__(self, env_id: str) -> None:
+    def __init__(self, env_id: str, env_kwargs: Mapping[str, Any] = NO_ARGUMENTS) -> None:
         self.env_id = env_id
-        self._env = _make(env_id)
+        self._env = _make(env_id, env_kwargs)
         self._describer = describer_for(self._env)
         self.task: str = self._describer.task
         self._observation: Any = None
@@ -136,13 +158,17 @@ def plain(observation: Any) -> Any:
     return observation
 
 
-def _make(env_id: str) -> gymnasium.Env[Any, Any]:
+def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     try:
-        env: gymnasium.Env[Any, Any] = gymnasium.make(env_id)
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        raise EnvironmentUnsupported(f"environment {env_id!r} could not be made: {error}") from error
+        env: gymnasium.Env[Any, Any] = gymnasium.make(env_id, **env_kwargs)
+    except REFUSED_BY_ENVIRONMENT as error:
+        given = f" with env_kwargs {json.dumps(dict(env_kwargs))}" if env_kwargs else ""
+        reason = f"{type(error).__name__}: {error}"
+        raise EnvironmentUnsupported(f"environment {env_id!r} could not be made{given}: {reason}") from error
     if not isinstance(env.action_space, gymnasium.spaces.Discrete):
         raise EnvironmentUnsupported(
             f"{env_id} has the action space {env.action_space}; only Discrete ones are supported"
         )
+    if env.spec is not None and env.spec.max_episode_steps is None:
+        env = gymnasium.wrappers.TimeLimit(env, MAX_EPISODE_STEPS)
     return env

@@ -6,7 +6,7 @@ import pytest
 from worker.__main__ import main
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.command_line import build_parser, read_config
-from worker.config import EvaluateConfig, PlotConfig, TrainConfig
+from worker.config import DescribeConfig, EvaluateConfig, PlotConfig, TrainConfig
 from worker.errors import UsageError
 
 
@@ -125,7 +125,7 @@ def test_training_seeds_are_refused_for_evaluation():
         read("runs/a", "--seed", "3", config=EvaluateConfig)
 
 
-@pytest.mark.parametrize("config", [TrainConfig, EvaluateConfig, PlotConfig])
+@pytest.mark.parametrize("config", [TrainConfig, EvaluateConfig, PlotConfig, DescribeConfig])
 def test_help_explains_every_setting(config):
     text = build_parser(config, "python -m worker").format_help()
     for name, field in config.model_fields.items():
