@@ -262,6 +262,8 @@ def test_a_map_that_changes_at_reset_is_read_anew():
     assert len(texts) > 1
     env.unwrapped.desc[0, 1] = b"H"  # even one letter, in place
     assert describer.describe(0).split()[-3] == "drop"
+    env.unwrapped.desc = np.array([["S", "F"], ["F", "G"]])  # letters of Python, not of C
+    assert describer.describe(1) == "at 0 1 goal down 1 right 0 left open down goal right wall up wall"
 
 
 def test_a_wrapper_that_changes_the_spaces_takes_the_words_away():
