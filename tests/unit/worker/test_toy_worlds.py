@@ -238,6 +238,19 @@ def test_arguments_that_no_environment_takes_are_named(env_kwargs, message):
         TextEnv("FrozenLake-v1", env_kwargs)
 
 
+@pytest.mark.parametrize("error", [ImportError, TypeError, ValueError, KeyError, AttributeError, AssertionError])
+def test_whatever_an_environment_says_of_its_arguments_is_one_error(monkeypatch, error):
+    def refuse(**arguments):
+        raise error("no colour")
+
+    spec = gymnasium.envs.registration.EnvSpec("TestPicky-v0", entry_point=refuse)
+    monkeypatch.setitem(gymnasium.registry, "TestPicky-v0", spec)
+    with pytest.raises(
+        EnvironmentUnsupported, match=rf'with env_kwargs {{"colour": 1}}: {error.__name__}: .*no colour'
+    ):
+        TextEnv("TestPicky-v0", {"colour": 1})
+
+
 # --- how arguments are given
 
 
