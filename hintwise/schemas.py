@@ -6,7 +6,10 @@
 | `POST /guidance`   | `GuidanceRequest`  | `GuidanceResponse` |
 | `POST /reward`     | `RewardRequest`    | `RewardResponse`   |
 | `GET /weights`     |                    | `WeightsInfo`      |
-| `PUT /weights`     | safetensors bytes  | `WeightsInfo`      |
+| `PUT /weights`     | safetensors bytes, | `WeightsInfo`      |
+|                    | or `WeightsPath`   |                    |
+| `POST /weights/    |                    |                    |
+|  rollback`         | `RollbackRequest`  | `WeightsInfo`      |
 | `GET /info`        |                    | `ServiceInfo`      |
 | any failure        |                    | `Problem`          |
 
@@ -179,6 +182,22 @@ class RewardResponse(Answer):
     model: str
     model_sha256: str
     results: list[RewardResult]
+
+
+class WeightsPath(Request):
+    """A push of weights that lie on the service's own disk."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"path": "/srv/runs/7/policy.safetensors"}]})
+
+    path: str = Field(description="Absolute path of a safetensors file in a directory that the operator allowed.")
+
+
+class RollbackRequest(Request):
+    """Which version serves again."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"policy_version": 11}]})
+
+    policy_version: int = Field(strict=True, description="One of `retained_versions` of `GET /weights`.")
 
 
 class WeightsInfo(Answer):

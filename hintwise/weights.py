@@ -88,6 +88,26 @@ def apply(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             tensor.copy_(state[name])
 
 
+def exchange(module: nn.Module, state: StateDict) -> None:
+    """Copies checked weights into `module` in place, and what was there into `state`; twice changes nothing.
+
+    The way back therefore costs no second copy of the model, only room for its largest tensor.
+    It is taken before the first tensor changes, so that nothing can fail half-way.
+
+    Args:
+        module: Whose tensors are replaced.
+        state: Tensors on the CPU, with the names, shapes and dtypes of `state_of(module)`.
+    """
+    held = state_of(module)
+    scratch = torch.empty(max(tensor.nbytes for tensor in held.values()), dtype=torch.uint8)
+    with torch.no_grad():
+        for name, tensor in held.items():
+            before = scratch[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+            before.copy_(tensor)
+            tensor.copy_(state[name])
+            state[name].copy_(before)
+
+
 def state_sha256(state: Mapping[str, Tensor]) -> str:
     """Returns one hex digest of named tensors, whatever order or file they came in."""
     digest = hashlib.sha256()

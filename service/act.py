@@ -66,10 +66,11 @@ async def _decide_under_one_version(engine: Engine, items: Sequence[ActionQuesti
     """
     decisions = await engine.act_queue.submit(items, deadline=deadline, place_of=_place)
     for attempt in range(MAX_RECOMPUTES + 1):
-        newest = max(decision.scores.policy_version for decision in decisions)
-        stale = [i for i, decision in enumerate(decisions) if decision.scores.policy_version != newest]
-        if not stale:
+        versions = {decision.scores.policy_version for decision in decisions}
+        if len(versions) == 1:
             return decisions
+        serving = engine.policy.policy_version  # not the highest of them: after a rollback that is the old one
+        stale = [i for i, decision in enumerate(decisions) if decision.scores.policy_version != serving]
         if attempt == MAX_RECOMPUTES:
             break
         engine.metrics.act_recomputed.inc(len(stale))

@@ -99,13 +99,14 @@ class Engine:
         if path is None:
             part = self.store.new_part()
             part.write_bytes(weights.dump(self.policy.policy))
+            self.store.flush(part)
             self.policy.policy_version = self.store.add(part, sha256_of(part.read_bytes())).policy_version
         else:
             state = weights.read(path)
             weights.check_fits(state, weights.state_of(self.policy.policy))
-            self.policy.swap(state, self.store.current.policy_version)
+            self.policy.swap(state, lambda: self.store.current.policy_version)
             log.info("restored weights", policy_version=self.policy.policy_version, weights_dir=str(path.parent))
-        self.serving = self.store.current  # the record may be ahead of it, while a swap waits for its turn
+        self.serving = self.store.current
         self.metrics.policy_version.set(self.policy.policy_version)
 
 

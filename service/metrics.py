@@ -57,6 +57,7 @@ class Metrics:
             registry=self.registry,
         )
         self.swaps = Counter("hintwise_swaps", "Weight swaps", registry=self.registry)
+        self.rollbacks = Counter("hintwise_rollbacks", "Retained versions that served again", registry=self.registry)
         self.rejected_swaps = Counter(
             "hintwise_rejected_swaps", "Pushed weights that were refused", registry=self.registry
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -86,10 +86,20 @@ class PolicyRunner:
         self.policy = Policy(language_model, alpha=alpha, beta=beta)
         self.policy_version = 0
 
-    def swap(self, state: StateDict, policy_version: int) -> None:
-        """Serves checked weights from the next batch on."""
-        weights.apply(self.policy, state)
-        self.policy_version = policy_version
+    def swap(self, state: StateDict, commit: Callable[[], int]) -> None:
+        """Serves checked weights from the next batch on.
+
+        Args:
+            state: The new weights; holds the old ones afterwards.
+            commit: Called with the new weights in place, before any batch meets them. Returns their
+                version; where it raises, the old weights are put back and serve on.
+        """
+        weights.exchange(self.policy, state)
+        try:
+            self.policy_version = commit()
+        except BaseException:
+            weights.exchange(self.policy, state)
+            raise
 
     def score(self, items: Sequence[ScoredPrompt]) -> list[Scores]:
         """Returns the scores of each item, in order.

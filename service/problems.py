@@ -22,14 +22,13 @@ from hintwise.errors import (
     NotFound,
     Offence,
 )
-from hintwise.schemas import ActRequest, GuidanceRequest, RewardItem, RewardRequest
+from hintwise.schemas import ActRequest, GuidanceRequest, RewardItem, RewardRequest, RollbackRequest, WeightsPath
 from service.endpoints import endpoints_at
 
 MEDIA_TYPE = "application/problem+json"
 MAX_NAMED = 20
-FIELD_NAMES = {
-    name for schema in (ActRequest, GuidanceRequest, RewardRequest, RewardItem) for name in schema.model_fields
-}
+BODIES = ActRequest, GuidanceRequest, RewardRequest, RewardItem, RollbackRequest, WeightsPath
+FIELD_NAMES = {name for schema in BODIES for name in schema.model_fields}
 log = structlog.get_logger("service")
 
 

@@ -98,9 +98,21 @@ async def download_weights(
 
 @router.put("/weights", response_model=WeightsInfo, tags=["weights"])
 async def put_weights(request: Request, swap: Annotated[WeightSwap, Depends(the_weight_swap)]) -> Any:
-    """Serves new weights (a safetensors body) once they are verified and kept; needs If-Match and Content-Digest."""
+    """Serves new weights once they are verified and kept; needs If-Match.
+
+    The body is a safetensors file, with its Content-Digest, or JSON that names one on the service's disk.
+    """
     try:
         return await swap.put(request)
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_LEFT)
+
+
+@router.post("/weights/rollback", response_model=WeightsInfo, tags=["weights"])
+async def rollback_weights(request: Request, swap: Annotated[WeightSwap, Depends(the_weight_swap)]) -> Any:
+    """Serves a retained version again, once it is verified; a push after that gets the highest number ever + 1."""
+    try:
+        return await swap.rollback(request)
     except ClientDisconnect:
         return Response(status_code=CLIENT_LEFT)
 

@@ -6,6 +6,7 @@ A flag wins over the environment, which wins over the default. An unknown flag i
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from pathlib import Path
 from typing import Literal, Self
@@ -54,6 +55,10 @@ class Settings(BaseSettings):
     weights_dir: Path = Field(
         Path("weights"), description="Directory that keeps policy versions across restarts; one service at a time."
     )
+    weights_path_dirs: str = Field(
+        "",
+        description="Directories, with ':' between them, whose files PUT /weights may name by path; default none.",
+    )
     max_retained_versions: int = Field(8, ge=1, description="Policy versions kept on disk.")
     max_batch_tokens: int = Field(
         4_096,
@@ -95,6 +100,19 @@ class Settings(BaseSettings):
             raise ValueError("the name of the tokens file is empty; name a file, or leave the setting out")
         return value
 
+    @field_validator("weights_path_dirs")
+    @classmethod
+    def _check_directories(cls, listed: str) -> str:
+        for directory in _directories(listed):
+            if not directory.is_dir():
+                raise ValueError(f"{directory} is no directory; make it first, or leave it out")
+        return listed
+
+    @property
+    def weights_path_directories(self) -> list[Path]:
+        """The directories of `weights_path_dirs`, resolved."""
+        return _directories(self.weights_path_dirs)
+
     @model_validator(mode="after")
     def _refuse_open_address(self) -> Self:
         if self.tokens_file is None and not _is_loopback(self.host):
@@ -104,6 +122,10 @@ class Settings(BaseSettings):
                 "--tokens-file FILE (HINTWISE_TOKENS_FILE), or listen on 127.0.0.1"
             )
         return self
+
+
+def _directories(listed: str) -> list[Path]:
+    return [Path(directory).resolve() for directory in listed.split(os.pathsep) if directory]
 
 
 def _is_loopback(host: str) -> bool:

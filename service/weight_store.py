@@ -5,7 +5,8 @@
     DIR/lock                          held by the service that uses the directory
 
 A version is written and recorded before it serves. Whatever moment a service is killed at, the
-next one finds every file the record names, and serves the last version recorded.
+next one finds every file the record names, and serves the last version recorded: the newest, or
+an older one after a rollback.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+import structlog
 from pydantic import BaseModel, ValidationError
 
 from hintwise.errors import HintwiseError, NotRetained
 
+log = structlog.get_logger("service")
 CHUNK_BYTES = 2**20
 LOCK_TIMEOUT_S = 5.0
 LOCK_RETRY_S = 0.1
@@ -57,7 +60,10 @@ class WeightStore:
 
     Args:
         directory: Created when missing.
-        max_retained: Versions whose files are kept; the oldest go first.
+        max_retained: Versions whose files are kept; the oldest go first, when a new one is added.
+
+    Attributes:
+        durable: Whether the record in force would survive a power cut.
 
     Raises:
         StoreUnusable: Another service holds the directory, or it cannot be written.
@@ -65,6 +71,7 @@ class WeightStore:
 
     def __init__(self, directory: Path, *, max_retained: int) -> None:
         self.directory = directory
+        self.durable = True
         self._max_retained = max_retained
         self._record: Record | None = None
         try:
@@ -110,7 +117,7 @@ class WeightStore:
                     f"{value} here); pass another --weights-dir"
                 )
         self._record = record
-        self._drop_unrecorded(record)
+        self.drop_forgotten()  # a killed service may have named a file before it was recorded
         return self._last_good(record)
 
     def path_of(self, policy_version: int) -> Path:
@@ -128,22 +135,51 @@ class WeightStore:
         os.close(descriptor)
         return Path(name)
 
+    def flush(self, part: Path) -> None:
+        """Returns once the bytes of a part would survive a power cut."""
+        _sync(part)
+
     def add(self, part: Path, sha256: str) -> Version:
-        """Keeps verified weights as the next version and records it as the one that serves."""
+        """Keeps verified, flushed weights as the next version and records it as the one that serves.
+
+        Takes the time of a small file. The versions that are now too many are forgotten; their
+        files stay until `drop_forgotten`.
+
+        Raises:
+            OSError: The record could not be written; the old one holds, and nothing is left of the part.
+        """
         record = self._known
         version = Version(policy_version=record.highest + 1, sha256=sha256, created_at=datetime.now(UTC))
-        _sync(part)
-        part.rename(self._file(version.policy_version))
-        kept = [*record.versions, version]
-        dropped, kept = kept[: -self._max_retained], kept[-self._max_retained :]
-        self._write(
-            record.model_copy(
-                update={"current": version.policy_version, "highest": version.policy_version, "versions": kept}
-            )
-        )
-        for old in dropped:
-            self._file(old.policy_version).unlink(missing_ok=True)
+        kept = [*record.versions, version][-self._max_retained :]  # the one that serves from now on is the newest
+        changes = {"current": version.policy_version, "highest": version.policy_version, "versions": kept}
+        file = self._file(version.policy_version)
+        part.rename(file)
+        try:
+            self._write(record.model_copy(update=changes))
+        except OSError:
+            file.unlink()
+            raise
         return version
+
+    def serve(self, policy_version: int) -> Version:
+        """Records a retained version as the one that serves.
+
+        Raises:
+            NotRetained: It is not kept; the message lists what is.
+            OSError: The record could not be written; the old one holds.
+        """
+        version = self.version(policy_version)
+        self._write(self._known.model_copy(update={"current": policy_version}))
+        return version
+
+    def drop_forgotten(self) -> None:
+        """Removes the files that the record does not name; not while `add` runs."""
+        if not self.durable:
+            return  # after a power cut the record before this one may hold again, and it names them
+        recorded = {self._file(version.policy_version) for version in self._known.versions}
+        for path in self.directory.glob("policy-*.safetensors"):
+            if path not in recorded:
+                path.unlink()
 
     def close(self) -> None:
         """Lets another service use the directory."""
@@ -182,21 +218,24 @@ class WeightStore:
                 return self._file(newest.policy_version)
         raise StoreUnusable(f"no version kept in {self.directory} is whole; pass another --weights-dir")
 
-    def _drop_unrecorded(self, record: Record) -> None:
-        """Removes files that a killed service left: kept before they were recorded, or dropped from the record only."""
-        recorded = {self._file(version.policy_version) for version in record.versions}
-        for path in self.directory.glob("policy-*.safetensors"):
-            if path not in recorded:
-                path.unlink()
-
     def _write(self, record: Record) -> None:
+        """Puts `record` in force; what fails before that leaves the one before it."""
         path = self.directory / "versions.json"
         part = path.with_suffix(".part")
-        part.write_text(json.dumps(record.model_dump(mode="json"), indent=1))
-        _sync(part)
-        part.rename(path)
-        _sync(self.directory)
-        self._record = record
+        try:
+            part.write_text(json.dumps(record.model_dump(mode="json"), indent=1))
+            _sync(part)
+            part.rename(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+        self._record, self.durable = record, False
+        try:
+            _sync(self.directory)
+        except OSError as error:  # the record is in force already: there is no way back, but one may tell
+            log.warning("a version may not survive a power cut", policy_version=record.current, reason=str(error))
+        else:
+            self.durable = True
 
 
 def _lock(file: IO[str]) -> bool:

@@ -1,46 +1,44 @@
-"""`PUT /weights`: new weights arrive, are verified, kept and served, while the old ones answer.
+"""`PUT /weights` and `POST /weights/rollback`: other weights are verified, recorded and served.
 
-    stream to disk, hash ─▶ digest, names, shapes, dtypes, finite ─▶ kept on disk ─▶ swap job
-    event loop + a thread   a thread                                 a thread        inference thread
+    PUT       stream to disk, hash ─▶ verify, flush ─▶ swap, canary, record
+    rollback  kept file, hash      ─▶ verify        ─▶ swap, canary, record
+              event loop + thread     a thread         one job on the inference thread
 
-Only the last step touches the model, and it is a copy in memory. Whatever fails before it
-leaves the old version serving, and no trace of the new one.
+The job copies in memory, scores the canary and writes one small file. It happens whole or not at
+all, and the record on disk always names what serves. Whatever fails, or is late, leaves the old
+version serving and no trace of the new one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
 import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO
 
 import structlog
 from starlette.requests import Request
 
-from hintwise import weights
-from hintwise.digests import parse_content_digest
-from hintwise.errors import (
-    HintwiseError,
-    InvalidRequest,
-    Offence,
-    PreconditionRequired,
-    UnsupportedMediaType,
-    VersionConflict,
-    WeightsRejected,
-)
-from hintwise.language_model import LanguageModel
-from hintwise.schemas import WeightsInfo
-from service.bodies import limited_stream
+from hintwise.errors import DeadlineExceeded, HintwiseError, Offence, VersionConflict, WeightsRejected
+from hintwise.schemas import RollbackRequest, WeightsInfo, WeightsPath
+from service.bodies import deadline_of, read_json
 from service.engine import Engine
+from service.weight_check import Verified, check_canary, verify
+from service.weight_path import chunks_of, open_allowed
+from service.weight_store import Version, sha256_of_file
+from service.weight_upload import JSON, content_type_of, if_match, receive, version_replaced, write
 
 log = structlog.get_logger("service")
-WRITE_BYTES = 4 * 2**20
+TOO_LATE = (
+    "the request's time ran out before the new weights were ready, and nothing was changed; "
+    "raise X-Request-Timeout-Ms, or send them again"
+)
 
 
 class WeightSwap:
-    """Takes pushed weights, one push at a time.
+    """Takes pushes and rollbacks, one change of weights at a time.
 
     Args:
         engine: Whose policy is replaced.
@@ -56,51 +54,140 @@ class WeightSwap:
         Raises:
             PreconditionRequired: No If-Match.
             VersionConflict: If-Match names another version than the one that serves.
-            InvalidRequest: A header is malformed or missing.
-            WeightsRejected: The body does not fit; the old version serves on.
-            TooLarge: The body is larger than any that could fit.
+            InvalidRequest: A header is malformed or missing, or the path is not allowed.
+            WeightsRejected: The weights do not fit; the old version serves on.
+            TooLarge: They are larger than any that could fit.
+            DeadlineExceeded: Time ran out before they served; the old version serves on.
         """
         try:
-            return await self._put(request)
-        except HintwiseError as error:
+            with self._refusals_logged("weights refused"):
+                async with self._time_limit(request) as limit:
+                    return await self._put(request, limit)
+        except HintwiseError:
             self._engine.metrics.rejected_swaps.inc()
-            log.warning("weights refused", detail=str(error), policy_version=self._engine.policy.policy_version)
             raise
 
-    async def _put(self, request: Request) -> WeightsInfo:
-        _check_content_type(request)
-        wanted_version = _if_match(request)
-        self._check_current(wanted_version)
-        sha256 = _declared_sha256(request)
-        part = self._engine.store.new_part()
+    async def rollback(self, request: Request) -> WeightsInfo:
+        """Returns the retained version that the body names, once it serves again.
+
+        Raises:
+            NotRetained: There is no such version; the message lists those there are.
+            VersionConflict: If-Match is given and names another version than the one that serves.
+            InvalidRequest: The body or a header is malformed.
+            WeightsRejected: The kept file is damaged, or fits no more; the present version serves on.
+            DeadlineExceeded: Time ran out before it served; the present version serves on.
+        """
+        with self._refusals_logged("rollback refused"):
+            async with self._time_limit(request) as limit:
+                return await self._rollback(request, limit)
+
+    async def _put(self, request: Request, limit: asyncio.Timeout) -> WeightsInfo:
+        engine, content_type, replaced = self._engine, content_type_of(request), version_replaced(request)
+        self._check_current(replaced)
+        part = engine.store.new_part()
         try:
-            received = await _receive(request, part, self._engine.max_weights_bytes)
-            if received != sha256:
-                raise WeightsRejected(
-                    "the body is not what the sender digested; send it again",
-                    errors=[Offence("Content-Digest", f"sha-256 of the received body is {received}")],
-                )
+            fetch = self._copy if content_type == JSON else receive
+            sha256 = await fetch(request, part, engine.max_weights_bytes)
             async with self._one_at_a_time:
-                self._check_current(wanted_version)  # another push may have won while this one arrived
-                await self._serve(part, sha256)
+                self._check_current(replaced)  # another push may have won while this one arrived
+                started = time.perf_counter()
+                verified = await asyncio.to_thread(verify, part, engine.policy)
+                await asyncio.to_thread(engine.store.flush, part)
+                await self._swap(verified, partial(engine.store.add, part, sha256), limit)
+                self._count_push(time.perf_counter() - started)
+                await self._drop_forgotten()
+                return weights_info(engine)
         finally:
             part.unlink(missing_ok=True)
-        return weights_info(self._engine)
 
-    async def _serve(self, part: Path, sha256: str) -> None:
-        engine, started = self._engine, time.perf_counter()
-        await asyncio.to_thread(_check_metadata, part, engine.policy.language_model)
-        state = await asyncio.to_thread(weights.read, part)
-        await asyncio.to_thread(weights.check_fits, state, weights.state_of(engine.policy.policy))
-        kept = await asyncio.to_thread(engine.store.add, part, sha256)
-        version = kept.policy_version
-        await engine.thread.run(lambda: engine.policy.swap(state, version))
-        engine.serving = kept
-        duration_s = time.perf_counter() - started
-        engine.metrics.swaps.inc()
-        engine.metrics.swap_seconds.observe(duration_s)
-        engine.metrics.policy_version.set(version)
+    async def _rollback(self, request: Request, limit: asyncio.Timeout) -> WeightsInfo:
+        engine, expected = self._engine, if_match(request)
+        body = await read_json(request, RollbackRequest, max_bytes=engine.settings.max_body_bytes)
+        async with self._one_at_a_time:
+            if expected is not None:
+                self._check_current(expected)
+            before = engine.serving.policy_version
+            if body.policy_version != before:
+                kept = engine.store.version(body.policy_version)
+                verified = await asyncio.to_thread(self._verify_kept, kept)
+                await self._swap(verified, partial(engine.store.serve, kept.policy_version), limit)
+                engine.metrics.rollbacks.inc()
+                log.info("rolled back weights", policy_version=kept.policy_version, from_policy_version=before)
+            return weights_info(engine)
+
+    async def _copy(self, request: Request, part: Path, max_bytes: int) -> str:
+        """Copies the file that the body names to `part`; returns its hex digest."""
+        settings = self._engine.settings
+        body = await read_json(request, WeightsPath, max_bytes=settings.max_body_bytes)
+        with await asyncio.to_thread(open_allowed, body.path, settings.weights_path_directories) as file:
+            return await write(chunks_of(file, max_bytes), part)
+
+    def _verify_kept(self, kept: Version) -> Verified:
+        path = self._engine.store.path_of(kept.policy_version)
+        if sha256_of_file(path) != kept.sha256:
+            raise WeightsRejected(
+                f"the kept file of version {kept.policy_version} is damaged; choose another version",
+                errors=[Offence("policy_version", f"sha-256 of the kept file is no longer {kept.sha256}")],
+            )
+        return verify(path, self._engine.policy)
+
+    async def _swap(self, verified: Verified, record: Callable[[], Version], limit: asyncio.Timeout) -> None:
+        """Serves verified weights and records them, both or neither.
+
+        From here on the deadline decides only whether the job begins: one that has begun is waited
+        for, so that a caller who is told that time ran out may rely on nothing having changed.
+        """
+        deadline = limit.when()
+        limit.reschedule(None)
+        await self._engine.thread.run(lambda: self._take_over(verified, record), deadline=deadline)
+
+    def _take_over(self, verified: Verified, record: Callable[[], Version]) -> None:
+        """Runs on the inference thread, between two batches."""
+        engine = self._engine
+
+        def commit() -> int:
+            if verified.question is not None:
+                check_canary(verified.question, engine.policy)
+            engine.serving = record()
+            return engine.serving.policy_version
+
+        engine.policy.swap(verified.state, commit)
+        engine.metrics.policy_version.set(engine.policy.policy_version)
+
+    def _count_push(self, duration_s: float) -> None:
+        metrics, version = self._engine.metrics, self._engine.policy.policy_version
+        metrics.swaps.inc()
+        metrics.swap_seconds.observe(duration_s)
         log.info("swapped weights", policy_version=version, duration_ms=round(duration_s * 1e3, 1))
+
+    async def _drop_forgotten(self) -> None:
+        """Removes the files of versions that are kept no longer; the push has succeeded whatever comes of it."""
+        try:
+            await asyncio.to_thread(self._engine.store.drop_forgotten)
+        except OSError as error:
+            log.warning("an old version's file could not be removed", reason=str(error))
+
+    @contextmanager
+    def _refusals_logged(self, event: str) -> Iterator[None]:
+        try:
+            yield
+        except HintwiseError as error:
+            # Fields, not their messages: a canary's hold observations, which are never logged.
+            fields = [offence.field for offence in error.errors]
+            serving = self._engine.policy.policy_version
+            log.warning(event, detail=error.detail, fields=fields, policy_version=serving)
+            raise
+
+    @asynccontextmanager
+    async def _time_limit(self, request: Request) -> AsyncIterator[asyncio.Timeout]:
+        """Ends the block with `DeadlineExceeded` when the request's time is over."""
+        settings = self._engine.settings
+        deadline = deadline_of(request, default_ms=settings.request_timeout_ms, max_ms=settings.max_request_timeout_ms)
+        try:
+            async with asyncio.timeout_at(deadline) as limit:
+                yield limit
+        except TimeoutError as error:
+            raise DeadlineExceeded(TOO_LATE) from error
 
     def _check_current(self, wanted_version: int) -> None:
         current = self._engine.policy.policy_version
@@ -122,72 +209,5 @@ def weights_info(engine: Engine) -> WeightsInfo:
         tokenizer_sha256=model.tokenizer_sha256,
         retained_versions=engine.store.retained_versions,
         created_at=version.created_at,
-        durable=True,
+        durable=engine.store.durable,
     )
-
-
-def _check_metadata(part: Path, model: LanguageModel) -> None:
-    """Raises `WeightsRejected` when the file says that it belongs to another kind of policy."""
-    said = weights.read_metadata(part)
-    wanted = {
-        "hintwise.format": "full",
-        "hintwise.architecture": model.architecture,
-        "hintwise.tokenizer_sha256": model.tokenizer_sha256,
-    }
-    offences = [
-        Offence(name, f"says {said[name]}, but this service takes {value}")
-        for name, value in wanted.items()
-        if name in said and said[name] != value
-    ]
-    if "hintwise.canary" in said:
-        offences.append(Offence("hintwise.canary", "this version cannot check a canary; send the weights without one"))
-    if offences:
-        raise WeightsRejected("the weights were made for another policy", errors=offences)
-
-
-def _check_content_type(request: Request) -> None:
-    content_type = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
-    if content_type != "application/octet-stream":
-        raise UnsupportedMediaType(f"the body is {content_type}; send safetensors as application/octet-stream")
-
-
-def _if_match(request: Request) -> int:
-    """Returns the version the caller believes to be current."""
-    header = request.headers.get("if-match")
-    if header is None:
-        raise PreconditionRequired(
-            "a push names the version it replaces",
-            errors=[Offence("If-Match", 'send If-Match: "N", N the policy_version of GET /weights')],
-        )
-    if not (match := re.fullmatch(r'"(\d{1,15})"', header.strip(), re.ASCII)):
-        raise InvalidRequest("a header is not valid", errors=[Offence("If-Match", 'send one version in quotes: "12"')])
-    return int(match[1])
-
-
-def _declared_sha256(request: Request) -> str:
-    header = request.headers.get("content-digest")
-    if header is None:
-        raise InvalidRequest(
-            "a push carries the digest of its body",
-            errors=[Offence("Content-Digest", "send sha-256=:BASE64 OF THE BODY'S SHA-256:")],
-        )
-    return parse_content_digest(header)
-
-
-async def _receive(request: Request, part: Path, max_bytes: int) -> str:
-    """Writes the body to `part` off the event loop; returns its hex digest."""
-    digest = hashlib.sha256()
-    with part.open("wb") as file:
-        pending = bytearray()
-        async for chunk in limited_stream(request, max_bytes):
-            pending += chunk
-            if len(pending) >= WRITE_BYTES:
-                await asyncio.to_thread(_write, file, digest, bytes(pending))
-                pending.clear()
-        await asyncio.to_thread(_write, file, digest, bytes(pending))
-    return digest.hexdigest()
-
-
-def _write(file: IO[bytes], digest: hashlib._Hash, data: bytes) -> None:
-    digest.update(data)
-    file.write(data)

@@ -108,9 +108,9 @@ class Service:
         loop, run = asyncio.get_running_loop(), self.engine.thread.run
         jobs: list[object] = []
 
-        async def noted(job: Callable[[], Any]) -> Any:
+        async def noted(job: Callable[[], Any], **limits: Any) -> Any:
             jobs.append(job)
-            return await run(job)
+            return await run(job, **limits)
 
         def hold() -> None:
             loop.call_soon_threadsafe(entered.set)

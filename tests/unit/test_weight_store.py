@@ -26,7 +26,10 @@ def opened(directory, **changes):
 def add(store, data):
     part = store.new_part()
     part.write_bytes(data)
-    return store.add(part, hashlib.sha256(data).hexdigest()).policy_version
+    store.flush(part)
+    version = store.add(part, hashlib.sha256(data).hexdigest()).policy_version
+    store.drop_forgotten()
+    return version
 
 
 def filled(directory, count, **limits):

@@ -1,0 +1,94 @@
+"""What a file of weights must pass before it serves, whether pushed or kept.
+
+| where it is checked | what                                                              |
+| ------------------- | ----------------------------------------------------------------- |
+| a thread            | metadata, names, shapes, dtypes, finiteness, form of the canary   |
+| inference thread    | the canary's log-probs, with the new weights in place             |
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from hintwise import canary, weights
+from hintwise.errors import InferenceFailed, Offence, WeightsRejected
+from hintwise.language_model import LanguageModel
+from hintwise.weights import StateDict
+from service.policy_runner import PolicyRunner, ScoredPrompt
+
+
+class CanaryQuestion(NamedTuple):
+    """A canary, and its prompts as the model reads them."""
+
+    canary: canary.Canary
+    items: list[ScoredPrompt]
+
+
+class Verified(NamedTuple):
+    """Weights that fit the policy."""
+
+    state: StateDict
+    question: CanaryQuestion | None
+    """To be asked of the policy once it has them; None where the sender sent no canary."""
+
+
+def verify(path: Path, runner: PolicyRunner) -> Verified:
+    """Returns the weights in a file. Takes long; not for the event loop.
+
+    Raises:
+        WeightsRejected: They do not fit the policy; offences name what does not.
+    """
+    metadata = weights.read_metadata(path)
+    _check_metadata(metadata, runner.language_model)
+    state = weights.read(path)
+    weights.check_fits(state, weights.state_of(runner.policy))
+    return Verified(state, _question(metadata, runner))
+
+
+def check_canary(question: CanaryQuestion, runner: PolicyRunner) -> None:
+    """Raises unless `runner`, with the new weights in place, scores the canary as its sender did.
+
+    Runs on the inference thread.
+
+    Raises:
+        WeightsRejected: Offences name prompt and action.
+    """
+    try:
+        scored = runner.score(question.items)
+    except InferenceFailed as error:
+        raise WeightsRejected(
+            "these weights score the canary with NaN or infinite numbers",
+            errors=[Offence(canary.METADATA_KEY, error.detail)],
+        ) from error
+    canary.check(
+        question.canary,
+        [scores.log_probs for scores in scored],
+        beta=runner.policy.beta.item(),
+        num_parameters=runner.language_model.num_parameters,
+    )
+
+
+def _question(metadata: dict[str, str], runner: PolicyRunner) -> CanaryQuestion | None:
+    text = metadata.get(canary.METADATA_KEY)
+    if text is None:
+        return None
+    sent = canary.parse(text)
+    items = [ScoredPrompt(prompt, phrases) for prompt, phrases in canary.encode(sent, runner.encoder)]
+    return CanaryQuestion(sent, items)
+
+
+def _check_metadata(metadata: dict[str, str], model: LanguageModel) -> None:
+    """Raises `WeightsRejected` when the file says that it belongs to another kind of policy."""
+    wanted = {
+        "hintwise.format": "full",
+        "hintwise.architecture": model.architecture,
+        "hintwise.tokenizer_sha256": model.tokenizer_sha256,
+    }
+    offences = [
+        Offence(name, f"says {metadata[name]}, but this service takes {value}")
+        for name, value in wanted.items()
+        if name in metadata and metadata[name] != value
+    ]
+    if offences:
+        raise WeightsRejected("the weights were made for another policy", errors=offences)
