@@ -11,10 +11,11 @@ import httpx
 
 from hintwise.client_core import UNLIMITED, Call, OnWait, T, Wire
 from hintwise.request_body import Actions, Observations, Seeds, Tasks
-from hintwise.schemas import ActResponse, GuidanceResponse, RewardItem, RewardResponse, ServiceInfo, WeightsInfo
+from hintwise.schemas import ActResponse, GuidanceResponse, RewardItem, RewardResponse, ServiceInfo
+from hintwise.weight_calls import AsyncWeightCalls
 
 
-class AsyncClient:
+class AsyncClient(AsyncWeightCalls):
     """Calls a service from asyncio. One client serves many tasks of one event loop.
 
     The arguments are those of `Client`; `on_wait` stays a plain function.
@@ -93,18 +94,6 @@ class AsyncClient:
     ) -> RewardResponse:
         """Returns one reward per hint and transition; see `Client.reward`."""
         return await self._run(self._wire.reward(items, scorer=scorer, gamma=gamma))
-
-    async def weights(self) -> WeightsInfo:
-        """Returns which weights answer `act` now; see `Client.weights`."""
-        return await self._run(self._wire.weights())
-
-    async def put_weights(self, data: bytes, *, if_match: int) -> WeightsInfo:
-        """Makes `data` the weights that answer; see `Client.put_weights`."""
-        return await self._run(self._wire.put_weights(data, if_match=if_match))
-
-    async def download_weights(self, policy_version: int) -> bytes:
-        """Returns a retained version as a safetensors file; see `Client.download_weights`."""
-        return await self._run(self._wire.download_weights(policy_version))
 
     async def info(self) -> ServiceInfo:
         """Returns the service's models, limits, and what requests may name; see `Client.info`."""

@@ -12,6 +12,8 @@
 | score a transition against a hint    | client.reward([{"hint": hint, "observation": text, ...}])             |
 | see which weights answer             | client.weights().policy_version                                       |
 | replace them                         | client.put_weights(data, if_match=client.weights().policy_version)    |
+| replace them by a file over there    | client.put_weights_from("/srv/policy.safetensors", if_match=12)       |
+| serve an older version again         | client.rollback(11)                                                   |
 | fetch them                           | client.download_weights(client.weights().policy_version)              |
 | wait for a service that starts       | client.wait_until_ready(60)                                           |
 
@@ -31,12 +33,13 @@ import httpx
 from hintwise.async_client import AsyncClient
 from hintwise.client_core import UNLIMITED, Call, OnWait, T, Wire
 from hintwise.request_body import Actions, Observations, Seeds, Tasks
-from hintwise.schemas import ActResponse, GuidanceResponse, RewardItem, RewardResponse, ServiceInfo, WeightsInfo
+from hintwise.schemas import ActResponse, GuidanceResponse, RewardItem, RewardResponse, ServiceInfo
+from hintwise.weight_calls import WeightCalls
 
 __all__ = ["AsyncClient", "Client"]
 
 
-class Client:
+class Client(WeightCalls):
     """Calls a service and waits for the answer. One client serves many threads.
 
     Connections are kept, so build one client and use it for everything; close it, or use it as
@@ -188,41 +191,6 @@ class Client:
             HintwiseError: As every call.
         """
         return self._run(self._wire.reward(items, scorer=scorer, gamma=gamma))
-
-    def weights(self) -> WeightsInfo:
-        """Returns which weights answer `act` now.
-
-        Raises:
-            HintwiseError: As every call.
-        """
-        return self._run(self._wire.weights())
-
-    def put_weights(self, data: bytes, *, if_match: int) -> WeightsInfo:
-        """Makes `data` the weights that answer, and returns the version they got.
-
-        Safe to retry: where an answer was lost and the next attempt meets a newer version, that
-        version is taken as ours if its digest is. After any other failure the weights may have been
-        swapped or not; `weights().sha256` tells.
-
-        Args:
-            data: A safetensors file, with the names, shapes and dtypes of the serving weights.
-            if_match: The version it replaces, as `weights` told it last.
-
-        Raises:
-            VersionConflict: Another version than `if_match` serves, and it is not `data`.
-            WeightsRejected: They do not fit or were damaged on the way; the old ones serve on.
-            HintwiseError: As every call.
-        """
-        return self._run(self._wire.put_weights(data, if_match=if_match))
-
-    def download_weights(self, policy_version: int) -> bytes:
-        """Returns a retained version as a safetensors file; `weights().retained_versions` lists them.
-
-        Raises:
-            NotRetained: The version never was, or is kept no longer.
-            HintwiseError: As every call.
-        """
-        return self._run(self._wire.download_weights(policy_version))
 
     def info(self) -> ServiceInfo:
         """Returns the service's models with their digests, its limits, and what requests may name.

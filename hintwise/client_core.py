@@ -22,20 +22,18 @@ import random
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import lru_cache
+from os import PathLike, fspath
 from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
 
 from hintwise.client_address import find_token, find_url
+from hintwise.client_answers import Answer, error_of, parsed
 from hintwise.digests import content_digest, sha256_of
 from hintwise.errors import (
-    BY_STATUS,
-    BY_TITLE,
     DeadlineExceeded,
     HintwiseError,
-    Offence,
     Overloaded,
     ServiceUnreachable,
     Unavailable,
@@ -47,12 +45,13 @@ from hintwise.schemas import (
     ActResponse,
     GuidanceRequest,
     GuidanceResponse,
-    Problem,
     RewardItem,
     RewardRequest,
     RewardResponse,
+    RollbackRequest,
     ServiceInfo,
     WeightsInfo,
+    WeightsPath,
 )
 
 FIRST_BACKOFF_S = 0.1
@@ -68,7 +67,6 @@ UNLIMITED = httpx.Limits()
 RETRIED_STATUSES = frozenset({Overloaded.status, Unavailable.status})
 
 T = TypeVar("T")
-Answer = TypeVar("Answer", bound=BaseModel)
 Call: TypeAlias = Generator[httpx.Request | float, Any, T]
 """Yields a request and receives its response or `httpx.RequestError`; yields seconds and receives None."""
 OnWait: TypeAlias = Callable[[HintwiseError, float], None]
@@ -113,11 +111,11 @@ class Wire:
 
     def info(self) -> Call[ServiceInfo]:
         response = yield from self._exchange(self._patience(), "GET", "/info")
-        return _parsed(response, ServiceInfo)
+        return parsed(response, ServiceInfo)
 
     def weights(self, patience: Patience | None = None) -> Call[WeightsInfo]:
         response = yield from self._exchange(patience or self._patience(), "GET", "/weights")
-        return _parsed(response, WeightsInfo)
+        return parsed(response, WeightsInfo)
 
     def put_weights(self, data: bytes, *, if_match: int) -> Call[WeightsInfo]:
         sha256, patience = sha256_of(data), self._patience()
@@ -134,7 +132,26 @@ class Wire:
                 if served.sha256 == sha256:
                     return served
             raise
-        return _parsed(response, WeightsInfo)
+        return parsed(response, WeightsInfo)
+
+    def put_weights_from(self, path: str | PathLike[str], *, if_match: int) -> Call[WeightsInfo]:
+        body = to_body(WeightsPath, {"path": fspath(path)})
+        headers = {"Content-Type": "application/json", "If-Match": f'"{if_match}"'}
+        response = yield from self._exchange(self._patience(), "PUT", "/weights", body, headers)
+        return parsed(response, WeightsInfo)
+
+    def rollback(self, policy_version: int, *, if_match: int | None = None) -> Call[WeightsInfo]:
+        body, patience = to_body(RollbackRequest, {"policy_version": policy_version}), self._patience()
+        headers = {"Content-Type": "application/json"} | ({} if if_match is None else {"If-Match": f'"{if_match}"'})
+        try:
+            response = yield from self._exchange(patience, "POST", "/weights/rollback", body, headers)
+        except VersionConflict:
+            if patience.num_attempts > 1:  # as with a push
+                served = yield from self.weights(patience)
+                if served.policy_version == policy_version:
+                    return served
+            raise
+        return parsed(response, WeightsInfo)
 
     def download_weights(self, policy_version: int) -> Call[bytes]:
         response = yield from self._exchange(self._patience(), "GET", f"/weights/{policy_version}")
@@ -154,7 +171,7 @@ class Wire:
     def _post(self, path: str, body: bytes, answer: type[Answer]) -> Call[Answer]:
         headers = {"Content-Type": "application/json"}
         response = yield from self._exchange(self._patience(), "POST", path, body, headers)
-        return _parsed(response, answer)
+        return parsed(response, answer)
 
     def _patience(self) -> Patience:
         return Patience(self._timeout_s, self._retry_s)
@@ -243,41 +260,6 @@ class Patience:
         wait_s = retry_after_s or random.uniform(0.0, self._backoff_s)
         self._backoff_s = min(2 * self._backoff_s, self._max_backoff_s)
         return wait_s if self.waited_s + wait_s < self._retry_s else None
-
-
-def error_of(response: httpx.Response) -> HintwiseError:
-    """Returns a failed answer as the exception of its title, or else of its status."""
-    by_status = BY_STATUS.get(response.status_code, HintwiseError)
-    retry_after = response.headers.get("retry-after", "")
-    about: dict[str, Any] = {
-        "retry_after_s": float(retry_after) if re.fullmatch(r"[0-9]{1,6}", retry_after) else None,
-        "request_id": response.headers.get("x-request-id"),
-    }
-    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type == "application/problem+json":
-        try:
-            problem = Problem.model_validate_json(response.content)
-        except ValidationError:
-            pass
-        else:
-            named = [Offence(entry.field, entry.message) for entry in problem.errors]
-            return BY_TITLE.get(problem.title, by_status)(problem.detail, errors=named, **about)
-    return by_status(
-        f"{response.url} answered {response.status_code} {response.reason_phrase} with a body that is no problem "
-        f"report ({media_type or 'no content type'}): a proxy in between, or not a Hintwise service",
-        **about,
-    )
-
-
-def _parsed(response: httpx.Response, answer: type[Answer]) -> Answer:
-    try:
-        return answer.model_validate_json(response.content)
-    except ValidationError as error:
-        raise HintwiseError(
-            f"{response.url} answered {response.status_code}, but not with a {answer.__name__}: "
-            "a proxy in between, or not a Hintwise service",
-            request_id=response.headers.get("x-request-id"),
-        ) from error
 
 
 @lru_cache

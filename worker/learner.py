@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from safetensors.torch import load
 
+from hintwise.canary import METADATA_KEY, canary_of
 from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION
@@ -32,6 +33,8 @@ from worker.served_policy import ServedPolicy
 from worker.update_report import UpdateReport
 
 NUM_RECENT_EPISODES = 100
+NUM_CANARY_PROMPTS = 8
+"""Enough to tell wrong numbers from right ones, at the price of one small forward pass a push."""
 
 
 class Learner:
@@ -118,7 +121,7 @@ class Learner:
         times.append(time.perf_counter())
         waited_s = self.served.wait_s - waited_before
         self._count(rollout, times[-1] - times[0], waited_s)
-        self.served.hold(self._dump())
+        self.served.hold(self._dump(rollout))
         self._note_boundary()
         self.served.push()
         times.append(time.perf_counter())
@@ -143,15 +146,19 @@ class Learner:
         if untrained:  # it answers 0 under every scale, so that choosing one changes no answer
             self.policy.value_scale.fill_(self.config.initial_value_scale)
 
-    def _dump(self) -> bytes:
-        return dump(
-            self.policy,
-            {
-                "hintwise.format": "full",
-                "hintwise.architecture": self.architecture,
-                "hintwise.tokenizer_sha256": self.tokenizer_sha256,
-            },
-        )
+    def _dump(self, rollout: Rollout) -> bytes:
+        """Returns the policy with a canary, so that a service whose numbers differ refuses it."""
+        metadata = {
+            "hintwise.format": "full",
+            "hintwise.architecture": self.architecture,
+            "hintwise.tokenizer_sha256": self.tokenizer_sha256,
+        }
+        spread = range(0, len(rollout.prompts), -(-len(rollout.prompts) // NUM_CANARY_PROMPTS))
+        prompts = [rollout.prompts[i] for i in spread]
+        actions = [rollout.action_phrases[i] for i in spread]
+        if canary := canary_of(self.policy, self.algorithm.encoder, prompts, actions):
+            metadata[METADATA_KEY] = canary
+        return dump(self.policy, metadata)
 
     def _count(self, rollout: Rollout, elapsed_s: float, waited_s: float) -> None:
         self.step += self.config.batch_size

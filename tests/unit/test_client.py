@@ -580,6 +580,49 @@ async def test_the_look_after_a_conflict_shares_the_budget_of_the_call(service, 
     assert service.sleeps == [0.1, 0.2, 0.4, 0.8]  # the second belongs to the look
 
 
+async def test_put_weights_from_names_the_version_and_the_path(service):
+    path = Path("/srv/policy.safetensors")
+    served = await service.call(service.client(weighed(6)), "put_weights_from", path, if_match=5)
+    (request,) = service.requests
+    assert served.policy_version == 6
+    assert (request.method, request.url.path) == ("PUT", "/weights")
+    assert json.loads(request.content) == {"path": "/srv/policy.safetensors"}
+    assert request.headers["if-match"] == '"5"'
+    assert request.headers["content-type"] == "application/json"
+    assert "content-digest" not in request.headers
+
+
+async def test_a_conflict_after_a_lost_push_by_path_is_raised_since_nothing_tells_whose_it_is(service):
+    client = service.client(RESET, CONFLICT, weighed(6))
+    assert type(await service.failure(client, "put_weights_from", "/srv/p", if_match=5)) is VersionConflict
+
+
+@pytest.mark.parametrize(("if_match", "sent"), [(None, None), (5, '"5"')])
+async def test_rollback_names_the_version(service, if_match, sent):
+    served = await service.call(service.client(weighed(3)), "rollback", 3, if_match=if_match)
+    (request,) = service.requests
+    assert served.policy_version == 3
+    assert (request.method, request.url.path) == ("POST", "/weights/rollback")
+    assert json.loads(request.content) == {"policy_version": 3}
+    assert request.headers.get("if-match") == sent
+
+
+async def test_a_rollback_whose_answer_was_lost_is_recovered(service):
+    client = service.client(RESET, CONFLICT, weighed(3))
+    assert (await service.call(client, "rollback", 3, if_match=5)).policy_version == 3
+
+
+async def test_a_conflict_after_a_lost_rollback_to_another_version_is_raised(service):
+    client = service.client(RESET, CONFLICT, weighed(6))
+    assert type(await service.failure(client, "rollback", 3, if_match=5)) is VersionConflict
+
+
+async def test_a_conflict_of_a_first_rollback_is_raised_without_a_look(service):
+    client = service.client(CONFLICT, weighed(3))
+    assert type(await service.failure(client, "rollback", 3, if_match=5)) is VersionConflict
+    assert len(service.requests) == 1
+
+
 # Readiness
 
 
@@ -710,7 +753,7 @@ def test_the_clients_sleep_for_real():
 
 
 def public(kind):
-    return {name for name in vars(kind) if not name.startswith("_")}
+    return {name for name in dir(kind) if not name.startswith("_")}
 
 
 def test_both_clients_have_the_same_calls():

@@ -14,6 +14,7 @@ TORCH_FREE = [
     "hintwise/async_client.py",
     "hintwise/client.py",
     "hintwise/client_address.py",
+    "hintwise/client_answers.py",
     "hintwise/client_core.py",
     "hintwise/digests.py",
     "hintwise/errors.py",
@@ -21,6 +22,7 @@ TORCH_FREE = [
     "hintwise/prompts.py",
     "hintwise/request_body.py",
     "hintwise/schemas.py",
+    "hintwise/weight_calls.py",
     "service/batcher.py",
 ]
 MAX_LINES = 300
