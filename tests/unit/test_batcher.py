@@ -495,6 +495,47 @@ async def test_a_job_that_fails_fails_its_caller_alone(start):
     assert await running.submit(1) == [10]
 
 
+async def test_a_job_whose_deadline_passes_in_line_never_runs(start):
+    running, ran = await start(), []
+    first = await running.occupied(0)
+    with pytest.raises(DeadlineExceeded, match="nothing was changed"):
+        await running.thread.run(lambda: ran.append(1), deadline=asyncio.get_running_loop().time() + 0.01)
+    running.release()
+    await first
+    await running.thread.run(lambda: None)
+    assert ran == []
+
+
+async def test_a_job_in_hand_at_its_deadline_is_waited_for(start):
+    running, begun, go_on = await start(), threading.Event(), threading.Event()
+
+    def job():
+        begun.set()
+        assert go_on.wait(PATIENCE_S)
+        return "done"
+
+    deadline = asyncio.get_running_loop().time() + 0.2
+    waiting = asyncio.create_task(running.thread.run(job, deadline=deadline))
+    await asyncio.to_thread(begun.wait, PATIENCE_S)
+    await asyncio.wait({waiting}, timeout=0.3)
+    go_on.set()
+    assert await waiting == "done"
+
+
+async def test_a_job_in_line_whose_caller_is_cancelled_never_runs(start):
+    running, ran = await start(), []
+    first = await running.occupied(0)
+    waiting = asyncio.create_task(running.thread.run(lambda: ran.append(1)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    running.release()
+    await first
+    await running.thread.run(lambda: None)
+    assert ran == []
+
+
 # Stopping
 
 
@@ -540,7 +581,7 @@ async def test_stopping_the_thread_ends_the_job_in_hand_and_drops_those_that_wai
     dropped = asyncio.create_task(running.thread.run(lambda: 1))
     await asyncio.sleep(0)
     stopping = asyncio.create_task(asyncio.to_thread(running.thread.stop))
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(Unavailable, match="stopping"):
         await asyncio.wait_for(dropped, PATIENCE_S)
     assert await asyncio.wait({stopping}, timeout=0.05) == (set(), {stopping})  # it waits for the batch in hand
     running.release()

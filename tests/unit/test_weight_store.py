@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hintwise.errors import NotRetained
+from service import weight_store
 from service.weight_store import StoreUnusable, WeightStore
 
 MODEL = {"architecture": "gpt2 2x64", "tokenizer_sha256": "t" * 64, "base_sha256": "b" * 64}
@@ -68,6 +69,75 @@ def test_only_the_newest_are_kept(tmp_path):
     with pytest.raises(NotRetained, match=r"version 3 is not kept; kept are \[4, 5\]"):
         store.path_of(3)
     assert store.path_of(4).read_bytes() == b"4"
+    store.close()
+
+
+def test_an_older_version_serves_again_and_numbers_go_on(tmp_path):
+    filled(tmp_path, 3)
+    store, _ = opened(tmp_path)
+    assert store.serve(1).policy_version == 1
+    assert store.current.policy_version == 1
+    assert store.retained_versions == [1, 2, 3]
+    with pytest.raises(NotRetained, match=r"kept are \[1, 2, 3\]"):
+        store.serve(4)
+    store.close()
+    store, path = opened(tmp_path)
+    assert path.read_bytes() == b"1"
+    assert add(store, b"4") == 4
+    assert store.retained_versions == [2, 3, 4]
+    store.close()
+
+
+def test_what_serves_after_a_rollback_is_kept_until_another_version_does(tmp_path):
+    filled(tmp_path, 3)
+    store, _ = opened(tmp_path, max_retained=1)
+    store.serve(1)
+    store.drop_forgotten()
+    assert store.path_of(1).read_bytes() == b"1"
+    add(store, b"4")
+    assert names(tmp_path) == ["policy-000004.safetensors", "versions.json"]
+    store.close()
+
+
+def failing_sync(monkeypatch, fails):
+    sync = weight_store._sync
+
+    def maybe(path):
+        if fails(path):
+            raise OSError(5, "Input/output error")
+        sync(path)
+
+    monkeypatch.setattr(weight_store, "_sync", maybe)
+
+
+def test_a_record_that_may_not_survive_is_told_and_removes_nothing(tmp_path, monkeypatch):
+    filled(tmp_path, 3)
+    store, _ = opened(tmp_path)
+    assert store.durable
+    with monkeypatch.context() as patched:
+        failing_sync(patched, lambda path: path == tmp_path)
+        assert add(store, b"4") == 4
+    assert not store.durable
+    assert (store.current.policy_version, store.retained_versions) == (4, [2, 3, 4])
+    assert (tmp_path / "policy-000001.safetensors").exists()  # the old record, should it come back, names it
+    assert add(store, b"5") == 5
+    assert store.durable
+    assert names(tmp_path) == [*(f"policy-{n:06d}.safetensors" for n in (3, 4, 5)), "versions.json"]
+    store.close()
+
+
+def test_a_record_that_cannot_be_written_changes_nothing(tmp_path, monkeypatch):
+    filled(tmp_path, 3)
+    store, _ = opened(tmp_path)
+    before = names(tmp_path)
+    for change in (lambda: add(store, b"4"), lambda: store.serve(1)):
+        with monkeypatch.context() as patched:
+            failing_sync(patched, lambda path: path.name == "versions.part")
+            with pytest.raises(OSError, match="Input/output"):
+                change()
+        assert (store.current.policy_version, store.retained_versions, store.durable) == (3, [1, 2, 3], True)
+        assert names(tmp_path) == before
+    assert add(store, b"4") == 4
     store.close()
 
 

@@ -35,6 +35,29 @@ def test_apply_copies_in_place():
     assert module.weight.tolist() == [[1, 1]]
 
 
+def test_exchange_copies_in_place_and_twice_changes_nothing(fresh_embedded):
+    policy = Policy(fresh_embedded)
+    before = {name: tensor.clone() for name, tensor in weights.state_of(policy).items()}
+    places = {name: tensor.data_ptr() for name, tensor in weights.state_of(policy).items()}
+    new = {name: tensor + 1 for name, tensor in before.items()}
+    held = {name: tensor.clone() for name, tensor in new.items()}
+    weights.exchange(policy, held)
+    assert all(torch.equal(tensor, new[name]) for name, tensor in weights.state_of(policy).items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in held.items())
+    weights.exchange(policy, held)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights.state_of(policy).items())
+    assert {name: tensor.data_ptr() for name, tensor in weights.state_of(policy).items()} == places
+
+
+def test_exchange_with_a_file_leaves_the_file_alone(tmp_path):
+    module, path = nn.Linear(2, 1), tmp_path / "w"
+    path.write_bytes(weights.dump(nn.Linear(2, 1)))
+    data = path.read_bytes()
+    weights.exchange(module, weights.read(path))
+    assert path.read_bytes() == data
+    assert weights.dump(module) == data
+
+
 def test_metadata_survives(tmp_path):
     path = tmp_path / "w"
     path.write_bytes(weights.dump(nn.Linear(2, 1), {"hintwise.format": "full"}))
