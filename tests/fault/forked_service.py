@@ -38,5 +38,5 @@ def _serve(weights_dir: Path, writing: Connection) -> None:
 
     sys.argv = ["service", "--weights-dir", str(weights_dir)]
     sys.stdout = os.fdopen(os.dup(writing.fileno()), "w")
-    sys.stderr = Path(os.devnull).open("w")
-    sys.exit(main())
+    with Path(os.devnull).open("w") as sys.stderr:
+        sys.exit(main())

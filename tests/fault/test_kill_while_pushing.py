@@ -85,7 +85,6 @@ def look(url):
 
 def check(served, pusher, numbers, where):
     """Asserts that nothing acknowledged is lost, nothing half-done serves, and no number names two things."""
-    version, sha256 = served
     last, last_sha256 = pusher.acknowledged[-1]
     allowed = {(last, last_sha256)}
     if pusher.in_flight:
