@@ -107,6 +107,11 @@ EXAMPLES = [
         " -H 'Content-Type: application/octet-stream' -H 'If-Match: \"1\"'"
         ' -H "Content-Digest: sha-256=:$(openssl dgst -sha256 -binary policy.safetensors | base64):"',
     ),
+    Example(
+        "POST /weights/rollback",
+        "Serves version 1 again; the next push will be version 3.",
+        _json("/weights/rollback", {"policy_version": 1}),
+    ),
     Example("GET /info", "", f"curl -s {SHOWN_URL}/info"),
     Example("GET /livez", "", f"curl -s {SHOWN_URL}/livez"),
     Example("GET /readyz", "", f"curl -s {SHOWN_URL}/readyz"),

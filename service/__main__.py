@@ -65,7 +65,8 @@ def main() -> int:
         if settings.tokens_file:
             read_tokens(settings.tokens_file)  # what is wrong with it shows before the models load
         listener = _listen(settings.host, settings.port)
-        app = create_app(Engine(settings))
+        engine = Engine(settings)
+        app = create_app(engine)
     except HintwiseError as error:
         _complain(str(error))
         return 1
