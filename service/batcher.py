@@ -7,7 +7,8 @@
 A batch is taken at the moment the model is free, by the thread that runs it: an idle service
 adds no delay, a busy one fills its batches, and there is no timer to tune (as in
 text-embeddings-inference, core/src/infer.rs). After each batch the thread serves whatever else
-is in line first: another kind of work, a weight swap. A request larger than one batch is cut
+is in line first: another kind of work, a weight swap. A forward that runs in steps, as the
+writing of hints does, gives way after every step. A request larger than one batch is cut
 into several, so that others pass between them.
 """
 
@@ -16,66 +17,32 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple
 
-from hintwise.errors import DeadlineExceeded, HintwiseError, InferenceFailed, Offence, Overloaded, Unavailable
+from hintwise.errors import DeadlineExceeded, InferenceFailed, Offence, Overloaded, Unavailable
+from service.batch_run import Batch, Entry, Forward, Item, ItemFailed, Result, Steps, fail, on_event_loop, run_batch
 from service.inference_thread import InferenceThread
 
 MAX_RETRY_AFTER_S = 30.0
 TOO_LATE = "the request's time ran out before its batch was done; raise X-Request-Timeout-Ms or send less"
+STOPPING = "the service is stopping"
 
 
-class Sized(Protocol):
-    """An item that knows what it adds to a batch."""
+class Underway(NamedTuple, Generic[Item, Result]):
+    """A batch whose forward rests between two steps."""
 
-    @property
-    def num_rows(self) -> int: ...
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens in its longest row."""
-        ...
-
-
-Item = TypeVar("Item", bound=Sized)
-Result = TypeVar("Result")
-
-
-@dataclass(eq=False)
-class Entry(Generic[Item, Result]):
-    """Items of one request that travel in one batch."""
-
-    items: Sequence[Item]
-    start: int  # place of the first of them in the request
-    future: asyncio.Future[Sequence[Result]] = field(default_factory=asyncio.Future)
-
-    def __post_init__(self) -> None:
-        self.num_rows = sum(item.num_rows for item in self.items)
-        self.num_tokens = max(item.num_tokens for item in self.items)
-
-    @property
-    def padded_tokens(self) -> int:
-        return self.num_rows * self.num_tokens
-
-
-class ItemFailed(InferenceFailed):
-    """The forward fails on one item, number `index` of its request."""
-
-    def __init__(self, detail: str, index: int) -> None:
-        super().__init__(detail)
-        self.index = index
+    batch: Batch[Item, Result]
+    steps: Steps[None]
 
 
 class Batcher(Generic[Item, Result]):
     """Runs `forward` on batches of at most `max_batch_tokens` padded tokens.
 
     Args:
-        forward: Maps n items to n results, in order. Called on the inference thread.
+        forward: Maps n items to n results, in order. Called on the inference thread. One that is a
+            generator lets others pass whenever it yields; its own queue waits until it has ended.
         thread: The thread that owns the models.
         max_batch_tokens: Limit on rows x longest row, padding included. An item above the
             limit runs alone; bound its size before `submit`.
@@ -85,7 +52,7 @@ class Batcher(Generic[Item, Result]):
 
     def __init__(
         self,
-        forward: Callable[[Sequence[Item]], Sequence[Result]],
+        forward: Forward[Item, Result],
         thread: InferenceThread,
         *,
         max_batch_tokens: int,
@@ -98,7 +65,8 @@ class Batcher(Generic[Item, Result]):
         self._max_queue_items = max_queue_items
         self._on_batch = on_batch
         self._queue: deque[deque[Entry[Item, Result]]] = deque()  # requests, each with its parts that wait
-        self._lock = threading.Lock()  # guards the queue and the two flags; held for microseconds
+        self._lock = threading.Lock()  # guards the queue, what is under way and the flags; held for microseconds
+        self._underway: Underway[Item, Result] | None = None
         self._in_line = False  # a turn of ours waits on, or runs on, the inference thread
         self._stopped = False
         self._tokens_per_s = 0.0
@@ -148,16 +116,17 @@ class Batcher(Generic[Item, Result]):
         """Fails whatever still waits, and everything submitted from now on. Call it on the event loop."""
         with self._lock:
             self._stopped = True
-            waiting = self._waiting()
+            waiting = [*self._waiting(), *(self._underway.batch if self._underway else ())]
             for request in self._queue:
                 request.clear()
             self._queue.clear()
-        _fail(waiting, Unavailable("the service is stopping"))
+            self._underway = None
+        fail(waiting, Unavailable(STOPPING))
 
     def _enqueue(self, entries: deque[Entry[Item, Result]], num_items: int) -> None:
         with self._lock:
             if self._stopped:
-                raise Unavailable("the service is stopping")
+                raise Unavailable(STOPPING)
             waiting = sum(len(entry.items) for entry in self._waiting())
             if waiting and waiting + num_items > self._max_queue_items:
                 raise Overloaded(
@@ -169,7 +138,7 @@ class Batcher(Generic[Item, Result]):
 
     def _get_in_line(self) -> None:
         """Asks the inference thread for one turn, unless one is on its way. Needs the lock."""
-        if self._queue and not self._in_line:
+        if (self._queue or self._underway) and not self._in_line:
             self._in_line = True
             self._thread.start(self._take_turn)
 
@@ -184,16 +153,33 @@ class Batcher(Generic[Item, Result]):
         yield start, len(items)
 
     def _take_turn(self) -> None:
-        """Runs one batch on the inference thread, then gets in line again."""
+        """Runs one batch, or one step of it, on the inference thread, then gets in line again."""
         with self._lock:
-            batch = self._take()
+            underway, self._underway = self._underway or self._begin(), None
+        rests = False
         try:
-            if batch:
-                self._run_batch(batch)
+            if underway:
+                next(underway.steps)
+                rests = True
+        except StopIteration:
+            pass
         finally:  # whatever happened, the queue goes on
             with self._lock:
                 self._in_line = False
+                if rests and underway and not self._drop_if_stopped(underway):
+                    self._underway = underway
                 self._get_in_line()
+
+    def _begin(self) -> Underway[Item, Result] | None:
+        """Takes the next batch; nothing of it has run yet. Needs the lock."""
+        batch = self._take()
+        return Underway(batch, run_batch(self._forward, batch, self._measure)) if batch else None
+
+    def _drop_if_stopped(self, underway: Underway[Item, Result]) -> bool:
+        """Returns whether the batcher has stopped; a batch that is not done then never will be. Needs the lock."""
+        if self._stopped:
+            on_event_loop(underway.batch, lambda: fail(underway.batch, Unavailable(STOPPING)))
+        return self._stopped
 
     def _take(self) -> list[Entry[Item, Result]]:
         """Pops as many parts of requests as fit the token limit, one of each request in turn. Needs the lock."""
@@ -209,46 +195,6 @@ class Batcher(Generic[Item, Result]):
             if request:
                 self._queue.append(request)
         return batch
-
-    def _run_batch(self, batch: Sequence[Entry[Item, Result]]) -> None:
-        """Runs one forward pass and hands each caller its results or the failure."""
-        started = time.perf_counter()
-        items = [item for entry in batch for item in entry.items]
-        try:
-            results = self._forward(items)
-            if len(results) != len(items):
-                raise RuntimeError(f"{len(results)} results for {len(items)} items")
-        except Exception as error:  # noqa: BLE001 (the queue outlives any failure of the model)
-            self._isolate(batch, error)
-            return
-        self._measure(batch, time.perf_counter() - started)
-        _on_event_loop(batch, lambda: _deliver(batch, results))
-
-    def _isolate(self, batch: Sequence[Entry[Item, Result]], error: Exception) -> None:
-        """Halves a failed batch until what fails stands alone: every other request is answered."""
-        if len(batch) > 1:
-            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
-                if wanted := [entry for entry in half if not entry.future.done()]:
-                    self._run_batch(wanted)
-            return
-        detail = error.detail if isinstance(error, HintwiseError) else f"the forward failed: {error}"
-        index = self._failing_item(batch[0].items)
-        told = InferenceFailed(detail) if index is None else ItemFailed(detail, batch[0].start + index)
-        _on_event_loop(batch, lambda: _fail(batch, told))
-
-    def _failing_item(self, items: Sequence[Item]) -> int | None:
-        """Returns the index of an item the forward fails on alone, found by halving; None where each goes well."""
-        start, stop = 0, len(items)
-        while stop - start > 1:
-            middle = (start + stop) // 2
-            start, stop = (start, middle) if self._fails(items[start:middle]) else (middle, stop)
-        return start if self._fails(items[start:stop]) else None
-
-    def _fails(self, items: Sequence[Item]) -> bool:
-        try:
-            return len(self._forward(items)) != len(items)
-        except Exception:  # noqa: BLE001 (whatever it is, it has been reported once)
-            return True
 
     def _measure(self, batch: Sequence[Entry[Item, Result]], seconds: float) -> None:
         rows = sum(entry.num_rows for entry in batch)
@@ -276,25 +222,3 @@ class Batcher(Generic[Item, Result]):
                 waiting.clear()
         for entry in entries:
             entry.future.cancel()
-
-
-def _on_event_loop(batch: Sequence[Entry[Item, Result]], deliver: Callable[[], None]) -> None:
-    """Runs `deliver` where the callers of a batch wait; they may be gone, and their loop with them."""
-    with suppress(RuntimeError):  # the loop is closed
-        batch[0].future.get_loop().call_soon_threadsafe(deliver)
-
-
-def _deliver(batch: Iterable[Entry[Item, Result]], results: Sequence[Result]) -> None:
-    """Hands each caller that still waits its share of the results."""
-    start = 0
-    for entry in batch:
-        if not entry.future.done():
-            entry.future.set_result(results[start : start + len(entry.items)])
-        start += len(entry.items)
-
-
-def _fail(entries: Iterable[Entry[Item, Result]], error: Exception) -> None:
-    """Raises `error` in every caller that still waits."""
-    for entry in entries:
-        if not entry.future.done():
-            entry.future.set_exception(error)

@@ -4,10 +4,14 @@ Each hint is one line. Sequences of different lengths are padded on the left, so
 them grow at the right edge; masks and positions come from the lengths. Every token is drawn
 with numbers that depend on (seed, item, hint, step) alone, so a hint does not change with the
 batch it was written in.
+
+Writing yields after every step, so that the thread serves others in between; the key-value
+cache stays. A line whose reader has left counts as ended.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -16,9 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hintwise.errors import InferenceFailed
 from hintwise.language_model import LanguageModel
 from hintwise.tokens import TextEncoder, TokenIds
 from service.action_draw import STREAM_HINT
+from service.batch_run import Steps
+from service.hint_reader import HintReader, NewToken
+from service.hint_text import hint_text
 from service.sampling import gumbels
 
 HINTS_PER_ITEM = 8
@@ -34,6 +42,9 @@ class HintRequest:
     temperature: float
     seed: int
     item: int
+    reader: HintReader = field(default_factory=HintReader)
+    number: int = 0
+    """Of this hint within its request, as its reader knows it."""
 
     @property
     def num_rows(self) -> int:
@@ -46,6 +57,7 @@ class HintRequest:
 
 class WrittenHint(NamedTuple):
     text: str
+    token_ids: TokenIds
     log_prob: float
     finish_reason: Literal["stop", "length", "degenerate"]
 
@@ -54,9 +66,15 @@ class WrittenHint(NamedTuple):
 class _Line:
     """A hint in the making."""
 
+    request: HintRequest
     token_ids: list[int] = field(default_factory=list)
     log_prob: float = 0.0
     stopped: bool = False
+
+    @property
+    def grows(self) -> bool:
+        full = len(self.token_ids) == self.request.max_new_tokens
+        return not (self.stopped or full or self.request.reader.left)
 
 
 class HintGenerator:
@@ -73,12 +91,16 @@ class HintGenerator:
         self._stop_ids = _stop_ids(language_model)
 
     @torch.inference_mode()
-    def write(self, requests: Sequence[HintRequest]) -> list[WrittenHint]:
-        """Returns one hint per request, in order."""
-        lines = [_Line() for _ in requests]
+    def write(self, requests: Sequence[HintRequest]) -> Steps[list[WrittenHint]]:
+        """Returns one hint per request, in order; yields between two steps.
+
+        Raises:
+            InferenceFailed: The model gave NaN or infinite numbers.
+        """
+        lines = [_Line(request) for request in requests]
         input_ids, mask = _pad_left([request.prompt for request in requests], self.language_model.device)
-        cache = None
-        for step in range(max(request.max_new_tokens for request in requests)):
+        cache, step = None, 0
+        while True:
             # A line that has ended grows on with the batch, unread; it must not run out of positions.
             positions = (mask.cumsum(-1) - 1).clamp(0, self.language_model.max_tokens - 1)[:, -input_ids.shape[1] :]
             output = self._model(
@@ -90,32 +112,41 @@ class HintGenerator:
                 logits_to_keep=1,
             )
             cache = output.past_key_values
-            drawn = self._extend(lines, requests, output.logits[:, -1].float(), step)
-            if all(line.stopped for line in lines):
-                break
-            input_ids = drawn
-            mask = torch.cat([mask, torch.ones_like(drawn)], dim=1)
-        return [self._finish(line) for line in lines]
+            input_ids = self._extend(lines, output.logits[:, -1].float(), step)
+            if any(line.grows for line in lines):
+                yield
+            if not any(line.grows for line in lines):  # as they were, or since their readers left meanwhile
+                return [self._finish(line) for line in lines]
+            mask = torch.cat([mask, torch.ones_like(input_ids)], dim=1)
+            step += 1
 
-    def _extend(self, lines: Sequence[_Line], requests: Sequence[HintRequest], logits: Tensor, step: int) -> Tensor:
+    def _extend(self, lines: Sequence[_Line], logits: Tensor, step: int) -> Tensor:
         """Draws one token for every line that still grows; returns the drawn ids, (B, 1)."""
         log_probs = torch.log_softmax(logits, dim=-1)  # (B, V)
-        drawn = _draw(log_probs, requests, step)
+        drawn = _draw(log_probs, [line.request for line in lines], step)
         chosen = log_probs.gather(1, drawn).squeeze(1).tolist()
-        for line, request, token, log_prob in zip(lines, requests, drawn.squeeze(1).tolist(), chosen, strict=True):
-            if line.stopped or len(line.token_ids) == request.max_new_tokens:
+        heard: dict[HintReader, list[NewToken]] = {}
+        for line, token, log_prob in zip(lines, drawn.squeeze(1).tolist(), chosen, strict=True):
+            if not line.grows:
                 continue
+            if not math.isfinite(log_prob):
+                raise InferenceFailed("the guidance model's scores are not finite; name another model")
             line.stopped = token in self._stop_ids
-            if not line.stopped:
-                line.token_ids.append(token)
-                line.log_prob += log_prob
+            if line.stopped:
+                continue
+            line.token_ids.append(token)
+            line.log_prob += log_prob
+            if line.request.reader.listens:
+                new = NewToken(line.request.number, len(line.token_ids) - 1, token)
+                heard.setdefault(line.request.reader, []).append(new)
+        for reader, tokens in heard.items():
+            reader.hear(tokens)
         return drawn
 
     def _finish(self, line: _Line) -> WrittenHint:
-        text = str(self.language_model.tokenizer.decode(line.token_ids, skip_special_tokens=True)).strip()
-        if not text:
-            return WrittenHint(text, line.log_prob, "degenerate")
-        return WrittenHint(text, line.log_prob, "stop" if line.stopped else "length")
+        text = hint_text(self.language_model.tokenizer, line.token_ids)
+        ended: Literal["stop", "length"] = "stop" if line.stopped else "length"
+        return WrittenHint(text, tuple(line.token_ids), line.log_prob, ended if text else "degenerate")
 
 
 def _draw(log_probs: Tensor, requests: Sequence[HintRequest], step: int) -> Tensor:

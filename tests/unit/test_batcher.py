@@ -259,7 +259,7 @@ async def test_a_full_queue_refuses_and_says_when_to_retry(start):
 
 async def test_the_time_to_retry_follows_the_measured_speed(start, monkeypatch):
     running = await start(max_queue_items=3)
-    monkeypatch.setattr("service.batcher.time", SimpleNamespace(perf_counter=itertools.count(0, 8).__next__))
+    monkeypatch.setattr("service.batch_run.time", SimpleNamespace(perf_counter=itertools.count(0, 8).__next__))
     await running.submit(0)  # 2 tokens in 8 s
     accepted = [await running.occupied(0), running.submit(1, 2, 3)]
     await running.waiting(3)
@@ -272,7 +272,7 @@ async def test_the_time_to_retry_follows_the_measured_speed(start, monkeypatch):
 
 async def test_the_time_to_retry_is_bounded(start, monkeypatch):
     running = await start(max_queue_items=100)
-    monkeypatch.setattr("service.batcher.time", SimpleNamespace(perf_counter=itertools.count(0, 8).__next__))
+    monkeypatch.setattr("service.batch_run.time", SimpleNamespace(perf_counter=itertools.count(0, 8).__next__))
     await running.submit(0)
     accepted = [await running.occupied(0), running.submit(*range(1, 101))]
     await running.waiting(100)
