@@ -10,6 +10,7 @@ MAX_OBSERVATIONS = 1024
 MAX_GUIDANCE_OBSERVATIONS = 256
 MAX_REWARD_ITEMS = 1024
 MAX_ACTIONS = 256
+MAX_CANDIDATES = MAX_ACTIONS
 MAX_SEED = 2**53 - 1
 """Largest integer that every JSON reader keeps exactly."""
 
@@ -37,6 +38,12 @@ def check_action_list(actions: list[Any]) -> list[Any]:
     return actions
 
 
+def check_candidates(candidates: list[Any]) -> list[Any]:
+    """Returns one list of candidate hints when it is a legal choice."""
+    _check_action_list(candidates, "", "candidates")
+    return candidates
+
+
 def check_observation(observation: object) -> object:
     """Returns an observation whose type the wire knows."""
     if isinstance(observation, bool) or not isinstance(observation, str | int | float | list | dict):
@@ -56,6 +63,7 @@ Actions = Annotated[
     AfterValidator(check_actions),
     WithJsonSchema({"anyOf": [_ACTION_LIST_SCHEMA, {"type": "array", "items": _ACTION_LIST_SCHEMA}]}),
 ]
+Candidates = Annotated[list[Any], AfterValidator(check_candidates), WithJsonSchema(_ACTION_LIST_SCHEMA)]
 ActionList = Annotated[list[Any], AfterValidator(check_action_list), WithJsonSchema(_ACTION_LIST_SCHEMA)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)]
 Observation = Annotated[
@@ -65,12 +73,12 @@ Observation = Annotated[
 ]
 
 
-def _check_action_list(actions: object, place: str) -> None:
-    """Raises unless `actions` is 1 to 256 distinct, visible texts; `place` says which list it is."""
+def _check_action_list(actions: object, place: str, name: str = "actions") -> None:
+    """Raises unless `actions` is 1 to 256 distinct, visible texts; `place` and `name` say which list it is."""
     if not isinstance(actions, list) or not all(isinstance(action, str) for action in actions):
-        raise ValueError(f"{place}must be a list of texts, and all entries of actions of one kind")
+        raise ValueError(f"{place}must be a list of texts, and all entries of {name} of one kind")
     if not 1 <= len(actions) <= MAX_ACTIONS:
-        raise ValueError(f"{place}has {len(actions)} actions; list 1 to {MAX_ACTIONS}")
+        raise ValueError(f"{place}has {len(actions)} {name}; list 1 to {MAX_ACTIONS}")
     seen: dict[str, int] = {}
     for i, action in enumerate(actions):
         if not action.strip():
@@ -78,5 +86,5 @@ def _check_action_list(actions: object, place: str) -> None:
         if len(action) > MAX_PHRASE_CHARS:
             raise ValueError(f"{place}entry {i} has {len(action)} characters; the limit is {MAX_PHRASE_CHARS}")
         if action in seen:
-            raise ValueError(f"{place}entry {i} repeats entry {seen[action]}: {action!r}; actions must be distinct")
+            raise ValueError(f"{place}entry {i} repeats entry {seen[action]}: {action!r}; {name} must be distinct")
         seen[action] = i

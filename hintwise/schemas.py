@@ -30,6 +30,7 @@ from hintwise.fields import (
     MAX_REWARD_ITEMS,
     ActionList,
     Actions,
+    Candidates,
     Observation,
     Seed,
 )
@@ -115,11 +116,18 @@ class GuidanceRequest(Request):
     actions: Actions | None = None
     env_id: str | None = None
     task: str | list[str | None] | None = None
-    mode: Literal["free"] = Field(default="free", description="`free`: the model writes the hint token by token.")
-    num_hints: int = Field(default=1, ge=1, le=8, description="Hints per observation.")
+    mode: Literal["free", "ranked"] = Field(
+        default="free", description="`free`: the model writes hints token by token; `ranked`: it chooses candidates."
+    )
+    candidates: Candidates | None = Field(
+        default=None,
+        description="`ranked`: hints to choose from, one list for all. Default: the environment's own, or `actions`.",
+    )
+    num_hints: int = Field(default=1, ge=1, le=8, description="Hints per observation; `ranked`: distinct ones.")
     max_new_tokens: int = Field(default=32, ge=1, le=256)
     temperature: float = Field(default=0.7, ge=0, le=100, allow_inf_nan=False, description="0 is greedy.")
     seed: Seed | list[Seed] | None = None
+    stream: bool = Field(default=False, description="Answer as server-sent events: `token`, then `done` or `error`.")
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
@@ -136,7 +144,7 @@ class Hint(Answer):
 
     text: str
     log_prob: float = Field(description="Sum over the hint's tokens of their natural log-probability, temperature 1.")
-    probability: float | None = None
+    probability: float | None = Field(default=None, description="`ranked`: softmax of `log_prob` over the candidates.")
     finish_reason: Literal["stop", "length", "degenerate"]
 
 
@@ -148,6 +156,14 @@ class GuidanceResponse(Answer):
     model: str
     model_sha256: str
     results: list[GuidanceResult]
+
+
+class GuidanceToken(Answer):
+    """The data of a `token` event: text that has just been added to a hint. A hint's pieces together are its text."""
+
+    observation: int = Field(description="Index of the observation.")
+    hint: int = Field(description="Index of the hint among those of the observation.")
+    text: str
 
 
 class RewardItem(Request):

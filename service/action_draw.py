@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hintwise.fields import MAX_SEED
 from service.sampling import gumbels, uniforms
 
-STREAM_ACTION, STREAM_EXPLORE, STREAM_HINT = 0, 1, 2
+STREAM_ACTION, STREAM_EXPLORE, STREAM_HINT, STREAM_RANKING = 0, 1, 2, 3
 """Which purpose a draw serves; two purposes never share numbers."""
 
 

@@ -2,6 +2,7 @@
 
 /act       ─▶ act queue      ─┐                        ┌─ policy         (swapped by PUT /weights)
 /guidance  ─▶ guidance queue ─┼─▶ inference thread ────┼─ guidance model (frozen)
+           └▶ ranking queue  ─┤                        │
 /reward    ─▶ reward queue   ─┤                        └─ scorer model   (frozen)
 PUT /weights ─▶ swap job     ─┘
 """
@@ -9,7 +10,7 @@ PUT /weights ─▶ swap job     ─┘
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
@@ -19,7 +20,8 @@ from hintwise import weights
 from hintwise.digests import sha256_of
 from hintwise.language_model import LanguageModel, load_language_model
 from hintwise.schemas import ModelInfo
-from service.batcher import Batcher, Item, Result
+from service.batch_run import Forward, Item, Result
+from service.batcher import Batcher
 from service.hint_generator import HintGenerator
 from service.inference_thread import InferenceThread
 from service.metrics import Metrics
@@ -56,6 +58,8 @@ class Engine:
         )
         self.hints = HintGenerator(frozen[settings.guidance])
         self.scorer = PolicyRunner(frozen[settings.scorer_model])
+        alike = settings.guidance == settings.scorer_model
+        self.ranker = self.scorer if alike else PolicyRunner(frozen[settings.guidance])
         self.store = WeightStore(settings.weights_dir, max_retained=settings.max_retained_versions)
         try:
             self._serve_last_version()
@@ -66,11 +70,12 @@ class Engine:
         self.act_queue = self._queue("act", self.policy.decide)
         self.reward_queue = self._queue("reward", self.scorer.score)
         self.guidance_queue = self._queue("guidance", self.hints.write)
+        self.ranking_queue = self._queue("ranking", self.ranker.score)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serves the queues inside the block; afterwards the thread and the directory are free."""
-        queues = (self.act_queue, self.reward_queue, self.guidance_queue)
+        queues = (self.act_queue, self.reward_queue, self.guidance_queue, self.ranking_queue)
         try:
             yield
         finally:
@@ -79,7 +84,7 @@ class Engine:
             await asyncio.to_thread(self.thread.stop)
             self.store.close()
 
-    def _queue(self, kind: str, forward: Callable[[Sequence[Item]], Sequence[Result]]) -> Batcher[Item, Result]:
+    def _queue(self, kind: str, forward: Forward[Item, Result]) -> Batcher[Item, Result]:
         queue = Batcher(
             forward,
             self.thread,

@@ -15,12 +15,12 @@ from functools import partial
 from typing import Any
 
 from hintwise.describers.classic_control import Acrobot, CartPole, MountainCar
-from hintwise.describers.describer import Describer, Environment
+from hintwise.describers.describer import Describer, Environment, hints_of
 from hintwise.describers.generic import GenericDescriber
 from hintwise.describers.toy_text import Taxi, cliff_walking, frozen_lake, frozen_lake_of
 from hintwise.errors import InvalidRequest
 
-__all__ = ["DESCRIBED_ENV_IDS", "Describer", "describer_for"]
+__all__ = ["DESCRIBED_ENV_IDS", "Describer", "describer_for", "hints_of"]
 
 _DESCRIBERS: dict[str, Callable[[], Describer]] = {
     "CartPole-v1": CartPole,

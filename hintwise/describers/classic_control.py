@@ -26,6 +26,7 @@ class CartPole:
 
     def __init__(self) -> None:
         self.actions = ["push left", "push right"]
+        self.hints = list(self.actions)  # the phrases read as advice
         names = ("cart position", "cart velocity", "pole angle", "pole angular velocity")
         self._numbers = NumberReader(self.env_id, names)
 
@@ -52,6 +53,7 @@ class MountainCar:
 
     def __init__(self) -> None:
         self.actions = ["push left", "wait", "push right"]
+        self.hints = list(self.actions)  # the phrases read as advice
         self._numbers = NumberReader(self.env_id, ("car position", "car velocity"))
 
     def describe(self, observation: object) -> str:
@@ -74,6 +76,7 @@ class Acrobot:
 
     def __init__(self) -> None:
         self.actions = ["twist left", "wait", "twist right"]
+        self.hints = list(self.actions)  # the phrases read as advice
         angles = ("cosine of angle 1", "sine of angle 1", "cosine of angle 2", "sine of angle 2")
         self._numbers = NumberReader(self.env_id, (*angles, "angular velocity 1", "angular velocity 2"))
 

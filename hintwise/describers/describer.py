@@ -8,6 +8,8 @@ from typing import Any, Protocol
 class Describer(Protocol):
     """Words for one environment. Any object with these five is a describer; there is nothing to inherit.
 
+    One may also have `hints`, distinct pieces of advice that a hint is chosen among: see `hints_of`.
+
     Shapes: one observation in, one text out, without a batch axis; A actions.
     """
 
@@ -35,6 +37,12 @@ class Describer(Protocol):
 
     def legal_actions(self, observation: object) -> list[int]:
         """Returns the actions that may be taken now: 1 to A distinct numbers from 0 to A - 1."""
+
+
+def hints_of(describer: Describer) -> list[str]:
+    """Returns the hints that may be given in this environment: the describer's own, else its actions."""
+    hints: list[str] = getattr(describer, "hints", describer.actions)
+    return hints
 
 
 class Environment(Protocol):

@@ -54,6 +54,7 @@ class GenericDescriber:
     def __init__(self, env: Environment) -> None:
         self.env_id: str = env.spec.id if env.spec else type(env.unwrapped).__name__
         self.actions = [f"action {k}" for k in range(_num_actions(self.env_id, env.action_space))]
+        self.hints = list(self.actions)
         shape, self._names, self._words = _layout(self.env_id, env.observation_space)
         self._numbers = NumberReader(self.env_id, self._names, shape)
 
