@@ -19,6 +19,9 @@ from service.metrics import Metrics
 from service.problems import unforeseen
 
 log = structlog.get_logger("service")
+CLIENT_LEFT = 499
+"""nginx's word for a caller that hung up; nobody reads it, the metrics count it."""
+COUNTED_STATUS = "hintwise.counted_status"
 ACCEPTED_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
@@ -63,7 +66,7 @@ class RequestContext:
                     raise  # the answer has begun: nothing can be taken back
                 await unforeseen(scope["path"], error)(scope, receive, send_with_headers)
             finally:
-                self._count(scope, status, version, time.perf_counter() - started)
+                self._count(scope, scope.get(COUNTED_STATUS, status), version, time.perf_counter() - started)
 
     def _count(self, scope: Scope, status: int, version: int, duration_s: float) -> None:
         listed = endpoints_at(scope["path"])
@@ -78,6 +81,11 @@ class RequestContext:
             policy_version=version,  # the one that answered; the other lines have the one that served at the start
             duration_ms=duration_s * 1e3,
         )
+
+
+def count_as(scope: Scope, status: int) -> None:
+    """Has the metrics count a request as `status`: how a stream ended, whose status line said 200 long before."""
+    scope[COUNTED_STATUS] = status
 
 
 def _request_id(scope: Scope) -> str:

@@ -33,13 +33,12 @@ from service.act import act
 from service.batcher import TOO_LATE
 from service.bodies import Body, deadline_of, read_json, while_connected
 from service.engine import Engine, model_info
-from service.guidance import guide
+from service.guidance_stream import guide_or_stream
+from service.request_context import CLIENT_LEFT
 from service.reward import reward
 from service.reward_scorer import SCORERS
 from service.weight_swap import WeightSwap, weights_info
 
-CLIENT_LEFT = 499
-"""nginx's word for a caller that hung up; nobody reads it, the metrics count it."""
 READY_TIMEOUT_S = 5.0
 TEXTS = {"task", "observations", "hints", "candidates", "items"}
 """Fields of bodies that hold texts, which no log line shows unless the operator asks for them."""
@@ -60,7 +59,13 @@ async def the_weight_swap(request: Request) -> WeightSwap:
 
 
 CurrentEngine = Annotated[Engine, Depends(the_engine)]
-Answer = Callable[..., Awaitable[dict[str, Any]]]
+Answer = Callable[..., Awaitable[dict[str, Any] | Response]]
+EVENTS = {
+    "text/event-stream": {
+        "schema": {"type": "string"},
+        "example": 'event: token\ndata: {"observation": 0, "hint": 0, "text": "push"}\n\n',
+    }
+}
 
 
 @router.post("/act", responses={200: {"model": ActResponse}}, tags=["inference"])
@@ -69,10 +74,10 @@ async def post_act(request: Request) -> Response:
     return await _answer(request, "act", ActRequest, act)
 
 
-@router.post("/guidance", responses={200: {"model": GuidanceResponse}}, tags=["inference"])
+@router.post("/guidance", responses={200: {"model": GuidanceResponse, "content": EVENTS}}, tags=["inference"])
 async def post_guidance(request: Request) -> Response:
-    """Writes hints for each observation, under the frozen guidance model."""
-    return await _answer(request, "guidance", GuidanceRequest, guide)
+    """Writes hints for each observation or ranks candidates, under the frozen guidance model; streams if asked."""
+    return await _answer(request, "guidance", GuidanceRequest, guide_or_stream)
 
 
 @router.post("/reward", responses={200: {"model": RewardResponse}}, tags=["inference"])
@@ -173,7 +178,7 @@ async def get_metrics(engine: CurrentEngine) -> Response:
 
 
 async def _answer(request: Request, kind: str, schema: type[Body], answer: Answer) -> Response:
-    """Reads the body, asks `answer` while the caller is there, and writes the answer.
+    """Reads the body, asks `answer` while the caller is there, and writes the answer, unless it writes itself.
 
     The engine is taken from the application directly: injecting it costs more than parsing a small body.
     """
@@ -195,6 +200,8 @@ async def _answer(request: Request, kind: str, schema: type[Body], answer: Answe
     except Overloaded:
         engine.metrics.refused.labels(kind).inc()
         raise
+    if isinstance(content, Response):
+        return content
     headers = {"X-Policy-Version": str(content["policy_version"])} if "policy_version" in content else None
     return Response(to_json(content), media_type="application/json", headers=headers)
 

@@ -113,6 +113,13 @@ class Settings(BaseSettings):
         """The directories of `weights_path_dirs`, resolved."""
         return _directories(self.weights_path_dirs)
 
+    @field_validator("guidance")
+    @classmethod
+    def _refuse_unknown_source(cls, guidance: str) -> str:
+        if guidance == "scripted" or guidance.startswith(("openai:", "file:")):
+            raise ValueError(f"{guidance!r} is no guidance source of this version; {CHOICES}")
+        return guidance
+
     @model_validator(mode="after")
     def _refuse_open_address(self) -> Self:
         if self.tokens_file is None and not _is_loopback(self.host):

@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from hintwise import Client
 from hintwise.digests import content_digest, sha256_of
 from hintwise.policy import Policy
 from hintwise.prompts import action_prompt
@@ -202,6 +203,37 @@ def test_a_caller_who_sends_half_a_body_and_leaves_harms_nobody(service):
     assert httpx.post(f"{service.url}/act", json=SMALL).status_code == 200
 
 
+def test_a_reader_who_hangs_up_within_a_stream_stops_the_writing(service):
+    """The request is some hundred batches; only those before the reader left are written."""
+    kind, left = '{kind="guidance"}', 'hintwise_requests_total{endpoint="/guidance",status="499"}'
+    before = service.metric(left)
+    asked = {"observations": ["x"] * 256, "num_hints": 8, "max_new_tokens": 64, "temperature": 0, "stream": True}
+    body = json.dumps(asked).encode()
+    connection = service.connect()
+    connection.sendall(request_bytes("POST", "/guidance", body) + body)
+    answer = b""
+    while b"event: token" not in answer:
+        answer += connection.recv(65_536)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert service.metric(f"hintwise_queue_tokens{kind}") > 0
+    hang_up(connection)
+    until(lambda: service.metric(left) == before + 1, "the reader who left is not noticed")
+    assert service.metric(f"hintwise_queue_tokens{kind}") == 0
+    num_batches = service.metric(f"hintwise_batch_tokens_count{kind}")
+    alone = {"observations": ["x"], "max_new_tokens": 2}
+    assert httpx.post(f"{service.url}/guidance", json=alone, timeout=PATIENCE_S).status_code == 200
+    assert service.metric(f"hintwise_batch_tokens_count{kind}") <= num_batches + 2  # the one in hand, and this
+
+
+def test_the_client_reads_a_stream_over_the_socket(service):
+    with Client(service.url) as client:
+        *tokens, answer = client.stream_guidance(["x", "y"], max_new_tokens=8, seed=3)
+        [first, second] = [result.hints[0] for result in client.guidance(["x", "y"], max_new_tokens=8, seed=3).results]
+    assert [hint.text for result in answer.results for hint in result.hints] == [first.text, second.text]
+    for observation, hint in enumerate((first, second)):
+        assert "".join(token.text for token in tokens if token.observation == observation) == hint.text
+
+
 # Stopping
 
 
@@ -335,6 +367,15 @@ def test_a_wrong_flag_is_named(capsys, monkeypatch, flags, named):
     assert (status, printed) == (2, "")
     assert named in complaint.splitlines()[-1]
     assert "Traceback" not in complaint
+
+
+@pytest.mark.parametrize("source", ["openai:http://127.0.0.1:1", "scripted", "file:hints.json"])
+def test_a_guidance_source_of_a_later_version_is_refused_with_the_choices(capsys, monkeypatch, source):
+    status, printed, complaint = outcome(capsys, monkeypatch, "--guidance", source)
+    assert (status, printed) == (2, "")
+    assert complaint.count("\n") == 1
+    for part in ("--guidance", source, "'embedded'", "a directory", "a hub id"):
+        assert part in complaint
 
 
 def test_a_wrong_variable_is_named(capsys, monkeypatch):
