@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
 import httpx
 
 from hintwise.client_core import UNLIMITED, Call, OnWait, T, Wire
+from hintwise.guidance_stream import stream_guidance_async
 from hintwise.request_body import Actions, Observations, Seeds, Tasks
 from hintwise.schemas import ActResponse, GuidanceResponse, RewardItem, RewardResponse, ServiceInfo
 from hintwise.weight_calls import AsyncWeightCalls
@@ -70,6 +71,8 @@ class AsyncClient(AsyncWeightCalls):
         *,
         env_id: str | None = None,
         task: Tasks = None,
+        mode: Literal["free", "ranked"] = "free",
+        candidates: Sequence[str] | None = None,
         num_hints: int = 1,
         max_new_tokens: int = 32,
         temperature: float = 0.7,
@@ -82,12 +85,16 @@ class AsyncClient(AsyncWeightCalls):
                 actions=actions,
                 env_id=env_id,
                 task=task,
+                mode=mode,
+                candidates=candidates,
                 num_hints=num_hints,
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 seed=seed,
             )
         )
+
+    stream_guidance = stream_guidance_async
 
     async def reward(
         self, items: Iterable[RewardItem | Mapping[str, object]], *, scorer: str = "alignment", gamma: float = 0.99
@@ -122,8 +129,9 @@ class AsyncClient(AsyncWeightCalls):
     def __repr__(self) -> str:
         return f"AsyncClient({self._wire.base_url!r})"
 
-    async def _run(self, call: Call[T]) -> T:
-        """Does what `call` yields until it returns."""
+    async def _run(self, call: Call[T], send: Callable[[httpx.Request], Awaitable[httpx.Response]] | None = None) -> T:
+        """Does what `call` yields until it returns; `send` stands in for the plain way to send."""
+        send = send or self._http.send
         outcome: httpx.Response | httpx.RequestError | None = None
         while True:
             try:
@@ -132,6 +140,6 @@ class AsyncClient(AsyncWeightCalls):
                 result: T = finished.value
                 return result
             try:
-                outcome = await (self._http.send(step) if isinstance(step, httpx.Request) else self._sleep(step))
+                outcome = await (send(step) if isinstance(step, httpx.Request) else self._sleep(step))
             except httpx.RequestError as error:
                 outcome = error

@@ -9,6 +9,8 @@
 | act on advice                        | client.act([text], actions, hints=["push right"])                     |
 | repeat a draw                        | client.act(texts, actions, seed=7)                                    |
 | ask for a hint                       | client.guidance([text]).results[0].hints[0].text                      |
+| choose among hints of one's own      | client.guidance([text], mode="ranked", candidates=["push left", ...]) |
+| read a hint while it is written      | for event in client.stream_guidance([text]): ...                      |
 | score a transition against a hint    | client.reward([{"hint": hint, "observation": text, ...}])             |
 | see which weights answer             | client.weights().policy_version                                       |
 | replace them                         | client.put_weights(data, if_match=client.weights().policy_version)    |
@@ -24,7 +26,7 @@ Every call of `AsyncClient` has the same name and arguments, and is awaited. All
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
@@ -32,6 +34,7 @@ import httpx
 
 from hintwise.async_client import AsyncClient
 from hintwise.client_core import UNLIMITED, Call, OnWait, T, Wire
+from hintwise.guidance_stream import stream_guidance
 from hintwise.request_body import Actions, Observations, Seeds, Tasks
 from hintwise.schemas import ActResponse, GuidanceResponse, RewardItem, RewardResponse, ServiceInfo
 from hintwise.weight_calls import WeightCalls
@@ -142,21 +145,25 @@ class Client(WeightCalls):
         *,
         env_id: str | None = None,
         task: Tasks = None,
+        mode: Literal["free", "ranked"] = "free",
+        candidates: Sequence[str] | None = None,
         num_hints: int = 1,
         max_new_tokens: int = 32,
         temperature: float = 0.7,
         seed: Seeds = None,
     ) -> GuidanceResponse:
-        """Returns hints for each observation, written by the frozen guidance model.
+        """Returns hints for each observation, written or chosen by the frozen guidance model.
 
         Args:
             observations: 1 to 256, as in `act`.
             actions: As in `act`; the model is told what may be done.
             env_id: As in `act`.
             task: As in `act`.
-            num_hints: Hints per observation, 1 to 8.
-            max_new_tokens: Length of a hint, 1 to 256 tokens.
-            temperature: 0 to 100; 0 is greedy.
+            mode: `free` writes hints token by token; `ranked` chooses among candidates.
+            candidates: 1 to 256 distinct hints, for `ranked`. Default: those of `env_id`, else the actions.
+            num_hints: Hints per observation, 1 to 8, in `ranked` distinct ones.
+            max_new_tokens: Length of a written hint, 1 to 256 tokens.
+            temperature: 0 to 100; 0 is greedy: the best candidates, or the likeliest token each time.
             seed: As in `act`.
 
         Raises:
@@ -169,12 +176,16 @@ class Client(WeightCalls):
                 actions=actions,
                 env_id=env_id,
                 task=task,
+                mode=mode,
+                candidates=candidates,
                 num_hints=num_hints,
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 seed=seed,
             )
         )
+
+    stream_guidance = stream_guidance
 
     def reward(
         self, items: Iterable[RewardItem | Mapping[str, object]], *, scorer: str = "alignment", gamma: float = 0.99
@@ -230,8 +241,9 @@ class Client(WeightCalls):
     def __repr__(self) -> str:
         return f"Client({self._wire.base_url!r})"
 
-    def _run(self, call: Call[T]) -> T:
-        """Does what `call` yields until it returns."""
+    def _run(self, call: Call[T], send: Callable[[httpx.Request], httpx.Response] | None = None) -> T:
+        """Does what `call` yields until it returns; `send` stands in for the plain way to send."""
+        send = send or self._http.send
         outcome: httpx.Response | httpx.RequestError | None = None
         while True:
             try:
@@ -240,6 +252,6 @@ class Client(WeightCalls):
                 result: T = finished.value
                 return result
             try:
-                outcome = self._http.send(step) if isinstance(step, httpx.Request) else self._sleep(step)
+                outcome = send(step) if isinstance(step, httpx.Request) else self._sleep(step)
             except httpx.RequestError as error:
                 outcome = error

@@ -105,6 +105,11 @@ class Wire:
     def guidance(self, **fields: object) -> Call[GuidanceResponse]:
         return self._post("/guidance", to_body(GuidanceRequest, fields), GuidanceResponse)
 
+    def stream_guidance(self, **fields: object) -> Call[httpx.Response]:
+        body = to_body(GuidanceRequest, {**fields, "stream": True})
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/problem+json"}
+        return (yield from self._exchange(self._patience(), "POST", "/guidance", body, headers))
+
     def reward(self, items: Iterable[RewardItem | Mapping[str, object]], **fields: object) -> Call[RewardResponse]:
         plain = [item.model_dump(exclude_unset=True) if isinstance(item, RewardItem) else dict(item) for item in items]
         return self._post("/reward", to_body(RewardRequest, {"items": plain, **fields}), RewardResponse)

@@ -19,11 +19,15 @@ TORCH_FREE = [
     "hintwise/digests.py",
     "hintwise/errors.py",
     "hintwise/fields.py",
+    "hintwise/guidance_stream.py",
     "hintwise/prompts.py",
     "hintwise/request_body.py",
     "hintwise/schemas.py",
     "hintwise/weight_calls.py",
+    "service/batch_run.py",
     "service/batcher.py",
+    "service/event_stream.py",
+    "service/hint_reader.py",
 ]
 MAX_LINES = 300
 MAX_FUNCTION_LINES = 50
