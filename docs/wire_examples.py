@@ -66,6 +66,25 @@ EXAMPLES = [
         _json("/guidance", {"observations": [STATE], "max_new_tokens": 6, "temperature": 0}),
     ),
     Example(
+        "POST /guidance",
+        "The likelier of two candidate hints, and how much likelier.",
+        _json(
+            "/guidance",
+            {
+                "observations": [STATE],
+                "mode": "ranked",
+                "candidates": ["push left", "push right"],
+                "num_hints": 2,
+                "temperature": 0,
+            },
+        ),
+    ),
+    Example(
+        "POST /guidance",
+        "A hint while it is written, as server-sent events.",
+        _json("/guidance", {"observations": [STATE], "max_new_tokens": 1, "temperature": 0, "stream": True}),
+    ),
+    Example(
         "POST /reward",
         "Did the action follow the hint?",
         _json(

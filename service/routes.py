@@ -191,8 +191,6 @@ async def _answer(request: Request, kind: str, schema: type[Body], answer: Answe
             if settings.log_texts:
                 log.debug("asked", **body.model_dump(include=TEXTS, exclude_none=True))
             content = await while_connected(request, answer(engine, body, deadline=deadline))
-            if settings.log_texts and kind == "guidance":
-                log.debug("answered", results=content["results"])
     except TimeoutError as error:
         raise DeadlineExceeded(TOO_LATE) from error
     except ClientDisconnect:
@@ -200,8 +198,10 @@ async def _answer(request: Request, kind: str, schema: type[Body], answer: Answe
     except Overloaded:
         engine.metrics.refused.labels(kind).inc()
         raise
-    if isinstance(content, Response):
+    if isinstance(content, Response):  # a stream
         return content
+    if settings.log_texts and kind == "guidance":
+        log.debug("answered", results=content["results"])
     headers = {"X-Policy-Version": str(content["policy_version"])} if "policy_version" in content else None
     return Response(to_json(content), media_type="application/json", headers=headers)
 
