@@ -57,6 +57,7 @@ def test_a_bad_line_is_named_by_its_number_and_never_shown(tmp_path, line, said)
     assert caught.value.__suppress_context__
 
 
+@pytest.mark.timeout(20)
 def test_what_is_no_tokens_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "weights").write_bytes(b"\xff\xfe\x00")

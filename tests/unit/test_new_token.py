@@ -54,6 +54,7 @@ def test_every_token_is_another(file, capsys):
         make(file, name)
     assert len(set(capsys.readouterr().out.split())) == 6
     assert [token.name for token in read_tokens(file)] == list("abcdef")
+    assert len(file.read_text().splitlines()) == 6
 
 
 def test_other_lines_stay_as_they_are(file):
@@ -110,6 +111,14 @@ def test_a_damaged_file_is_left_alone(file, capsys):
 def test_a_directory_that_is_missing_is_one_line(file, capsys):
     assert make(file / "deeper" / "tokens") == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_file_keeps_its_owner(file, monkeypatch):
+    make(file, "a")
+    owners = []
+    monkeypatch.setattr(new_token.os, "fchown", lambda descriptor, *owner: owners.append(owner))
+    make(file, "b")
+    assert owners == [(file.stat().st_uid, file.stat().st_gid)]
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(file, monkeypatch, capsys):
