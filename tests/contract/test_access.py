@@ -225,6 +225,11 @@ async def test_no_other_spelling_of_a_path_is_answered(guarded, method, path):
     assert await status_of(guarded, method, path, TOKENS["all"]) == 404
 
 
+@pytest.mark.parametrize("path", ["/act/", "/weights/", "/livez/"])
+async def test_a_slash_too_many_leads_nowhere_without_tokens_either(service, path):
+    assert await status_of(service, "GET", path) == 404
+
+
 async def test_a_parameter_with_a_line_break_needs_the_scope_all_the_same(guarded):
     assert await status_of(guarded, "GET", "/weights/1%0A") == 401
     assert await status_of(guarded, "GET", "/weights/1%0A", TOKENS["infer"]) == 403
