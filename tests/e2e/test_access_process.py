@@ -201,6 +201,7 @@ def test_no_log_line_holds_a_text_of_a_caller(tmp_path):
     failure = next(line["exception"] for line in lines if "exception" in line)
     assert failure.index("KeyError") < failure.index("which led to") < failure.index("ValueError")
     assert any("CUDA error" in line.get("detail", "") for line in lines)
+    assert {line["event"] for line in lines} == {"request", "request failed", "unforeseen failure"}  # no hint either
     assert "mArK" not in log.read_text()
 
 
