@@ -1,9 +1,13 @@
-"""The policy: a language model that scores action phrases, and a value head beside it.
+"""The policy: a language model that scores actions, and a value head beside it.
 
-    s_k      = sum_t log p(w_kt | prompt, w_k<t)             phrase k under the language model
-    score_k  = beta * s_k / n_k ** alpha                     n_k tokens; alpha 0 GLAM, 1 TWOSOME
+    readout `phrase`, for any actions
+        s_k      = sum_t log p(w_kt | prompt, w_k<t)         phrase k under the language model
+        score_k  = beta * s_k / n_k ** alpha                 n_k tokens; alpha 0 GLAM, 1 TWOSOME
+    readout `head`, for the actions it was built for
+        score_k  = w_k . h + b_k                             h: last hidden state of the prompt
+
     pi(k)    = softmax over the legal actions, in fp32
-    value    = value_scale * (w . h + b)                     h: last hidden state of the prompt
+    value    = value_scale * (w . h + b)
 
 The service and the trainer run this one module on the same token ids, which is why their
 log-probabilities agree. Dropout stays off in both.
@@ -11,13 +15,15 @@ log-probabilities agree. Dropout stays off in both.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from hintwise.action_head import Batch, Candidates, HeadActions, HeadBatch
 from hintwise.language_model import LanguageModel
-from hintwise.tokens import PhraseBatch
+from hintwise.tokens import PhraseBatch, TextEncoder
 
 
 class PolicyOutput(NamedTuple):
@@ -34,7 +40,12 @@ class Policy(nn.Module):
     Args:
         language_model: The trunk; its weights become the policy's own.
         alpha: Exponent of the phrase length in tokens; 0 sums, 1 averages.
-        beta: Inverse temperature of the scores.
+        beta: Inverse temperature of the phrase scores.
+        head_actions: Builds the readout `head` for this list; None is the readout `phrase`.
+
+    Attributes:
+        head_actions: The list that a head answers for; None where phrases are scored.
+        architecture: What must agree for weights to fit: the trunk's, and the head's list.
 
     Source: alpha 0: Carta et al. 2023, GLAM, eq. 1; alpha 1: Tan et al. 2024, TWOSOME, eq. 4.
     """
@@ -43,33 +54,76 @@ class Policy(nn.Module):
     beta: Tensor
     value_scale: Tensor
 
-    def __init__(self, language_model: LanguageModel, *, alpha: float = 0.0, beta: float = 1.0) -> None:
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        *,
+        alpha: float = 0.0,
+        beta: float = 1.0,
+        head_actions: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
         self.trunk = language_model.model
-        self.value_head = nn.Linear(language_model.width, 1, dtype=torch.float32)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        self.value_head = _zero_linear(language_model.width, 1)
+        self.head_actions = None if head_actions is None else HeadActions(head_actions)
+        self.architecture = language_model.architecture
         # Buffers, so that they travel with the weights: a policy means nothing without them.
-        self.register_buffer("alpha", torch.tensor(alpha))
-        self.register_buffer("beta", torch.tensor(beta))
+        if self.head_actions is None:
+            self.register_buffer("alpha", torch.tensor(alpha))
+            self.register_buffer("beta", torch.tensor(beta))
+        else:
+            self.action_head = _zero_linear(language_model.width, len(self.head_actions.actions))
+            self.architecture += f" {self.head_actions.identity}"
         self.register_buffer("value_scale", torch.tensor(1.0))
         self.to(language_model.device)
         self.eval()
 
-    def forward(self, batch: PhraseBatch) -> PolicyOutput:
-        """Returns scores, log-probabilities and values of a batch on the policy's device."""
+    @property
+    def readout(self) -> Literal["phrase", "head"]:
+        """How actions are read from the model."""
+        return "phrase" if self.head_actions is None else "head"
+
+    def candidates(self, encoder: TextEncoder, actions: tuple[str, ...]) -> Candidates:
+        """Returns actions as this policy's readout takes them.
+
+        Raises:
+            InvalidRequest: The head was not built for one of them; the offence names `actions`.
+        """
+        return encoder.phrases(actions) if self.head_actions is None else self.head_actions.columns(actions)
+
+    def forward(self, batch: Batch) -> PolicyOutput:
+        """Returns scores, log-probabilities and values of a batch on the policy's device.
+
+        The batch is made of what `candidates` returned.
+        """
         hidden = self.trunk.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state  # (R, T, H)
         hidden = hidden.flatten(0, 1)
-        logits = self.trunk.get_output_embeddings()(hidden[batch.score_positions]).float()  # (M, V)
-        scores = self._scores(logits, batch)
-        values = self.value_head(hidden[batch.value_positions].float()).squeeze(-1) * self.value_scale
+        ends = hidden[batch.value_positions].float()  # (B, H)
+        if isinstance(batch, HeadBatch):
+            scores = self.action_head(ends).gather(1, batch.columns)
+        else:
+            logits = self.trunk.get_output_embeddings()(hidden[batch.score_positions]).float()  # (M, V)
+            scores = self._phrase_scores(logits, batch)
+        scores = scores.masked_fill(~batch.action_mask, -torch.inf)
+        values = self.value_head(ends).squeeze(-1) * self.value_scale
         return PolicyOutput(scores, torch.log_softmax(scores, dim=-1), values)
 
-    def _scores(self, logits: Tensor, batch: PhraseBatch) -> Tensor:
+    def _phrase_scores(self, logits: Tensor, batch: PhraseBatch) -> Tensor:
         """Returns beta * s_k / n_k ** alpha, shape (B, A), from logits (M, V)."""
         token_logits = logits[batch.token_scores, batch.token_ids]  # (B, A, J)
         token_log_probs = token_logits - logits.logsumexp(-1)[batch.token_scores]
         phrase_log_probs = (token_log_probs * batch.token_mask).sum(-1)  # (B, A)
         num_tokens = batch.token_mask.sum(-1).clamp(min=1)
-        scores = self.beta * phrase_log_probs / num_tokens**self.alpha
-        return scores.masked_fill(~batch.action_mask, -torch.inf)
+        return self.beta * phrase_log_probs / num_tokens**self.alpha
+
+
+def _zero_linear(width: int, num_outputs: int) -> nn.Linear:
+    """Returns a layer that answers 0: an untrained critic expects nothing, an untrained head prefers nothing.
+
+    Its gradient is not zero, so it learns from the first step on; and the weights of version 1
+    follow from the model alone, without a seed.
+    """
+    layer = nn.Linear(width, num_outputs, dtype=torch.float32)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -255,7 +255,10 @@ class Limits(Answer):
 class ServiceInfo(Answer):
     api_version: int
     policy_version: int
-    readout: str
+    readout: str = Field(description="`phrase` or `head`: how the policy's actions are read from the model.")
+    head_actions: list[str] | None = Field(
+        default=None, description="The actions that a head answers for, all or some of them; null for `phrase`."
+    )
     prompt_template_version: int
     device: str
     policy: ModelInfo

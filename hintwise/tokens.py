@@ -50,6 +50,14 @@ class PhraseSet:
     longest_row: int
     """Tokens after the prompt in the longest row."""
 
+    @property
+    def num_rows(self) -> int:
+        return len(self.rows)
+
+    @property
+    def num_actions(self) -> int:
+        return len(self.token_ids)
+
     @classmethod
     def of(cls, phrases: Sequence[TokenIds]) -> PhraseSet:
         """Returns the plan for phrases of at least one token each."""
@@ -257,8 +265,13 @@ def _starts(counts: Sequence[int]) -> np.ndarray:
 def _fill_rows(prompts: Sequence[TokenIds], phrase_sets: Sequence[PhraseSet]) -> np.ndarray:
     """Returns (R, T) ids: every prompt followed by each reading of its candidates."""
     rows = [prompt + row for prompt, phrases in zip(prompts, phrase_sets, strict=True) for row in phrases.rows]
+    return right_padded(rows)[0]
+
+
+def right_padded(rows: Sequence[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns R rows of numbers as (R, T) int64 with zeros behind the shorter ones, and where the numbers stand."""
     lengths = np.array([len(row) for row in rows])
-    input_ids = np.zeros((len(rows), lengths.max()), dtype=np.int64)
-    filled = np.arange(input_ids.shape[1]) < lengths[:, None]
-    input_ids[filled] = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
-    return input_ids
+    padded = np.zeros((len(rows), lengths.max()), dtype=np.int64)
+    filled = np.arange(padded.shape[1]) < lengths[:, None]
+    padded[filled] = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
+    return padded, filled

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hintwise.action_head import HeadActions
+from hintwise.describers import describer_for
 from hintwise.errors import InvalidRequest, Offence, Unavailable
 from hintwise.prompts import action_prompt
 from hintwise.schemas import ActRequest
@@ -25,9 +27,11 @@ async def act(engine: Engine, request: ActRequest, *, deadline: float) -> dict[s
         Overloaded, DeadlineExceeded, InferenceFailed, Unavailable: As the queue says.
     """
     states = states_of(request)
-    prompts = await scored_prompts(engine.policy.encoder, _questions(request, states), _place)
+    questions = _questions(request, states)
+    _check_head_answers(engine.policy.policy.head_actions, request, states)
+    prompts = await scored_prompts(engine.policy, questions, _place)
     choices = _choices(request)
-    items = [ActionQuestion(each.prompt, each.phrases, choice) for each, choice in zip(prompts, choices, strict=True)]
+    items = [ActionQuestion(*prompt, choice) for prompt, choice in zip(prompts, choices, strict=True)]
     decisions = await _decide_under_one_version(engine, items, deadline)
     engine.metrics.act_observations.inc(len(items))
     return {
@@ -56,6 +60,24 @@ def _questions(request: ActRequest, states: Sequence[State]) -> list[Question]:
     if len(questions) < len(states):
         raise InvalidRequest("the legal actions are missing", errors=[Offence("actions", "list them, or send env_id")])
     return questions
+
+
+def _check_head_answers(head: HeadActions | None, request: ActRequest, states: Sequence[State]) -> None:
+    """Raises unless the policy's head, where it has one, was built for the legal actions of every state.
+
+    An environment's whole list has to be the head's: one that merely contains it was built for another task.
+    """
+    if head is None:
+        return
+    if request.actions is None and request.env_id is not None:
+        described = HeadActions(describer_for(request.env_id).actions)
+        if described.actions != head.actions:
+            message = f"its actions are {described}, but the policy's head answers for {head}"
+            raise InvalidRequest("the policy's head was built for other actions", errors=[Offence("env_id", message)])
+    one_each = request.actions is not None and isinstance(request.actions[0], list)
+    first_asked = {state.actions or (): i for i, state in reversed(list(enumerate(states)))}
+    for actions, i in first_asked.items():
+        head.columns(actions, place=f"actions[{i}]" if one_each else "actions")
 
 
 async def _decide_under_one_version(engine: Engine, items: Sequence[ActionQuestion], deadline: float) -> list[Decision]:

@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from hintwise.tokens import TextEncoder
-from service.policy_runner import ScoredPrompt
+from service.policy_runner import PolicyRunner, ScoredPrompt
 from service.states import blamed_on
 
 MANY_CHARS = 50_000
@@ -15,40 +14,41 @@ MANY_CHARS = 50_000
 
 T = TypeVar("T")
 Question = tuple[str, tuple[str, ...]]
-"""A prompt and the phrases that may continue it."""
+"""A prompt and the actions that may follow it."""
 
 
 async def scored_prompts(
-    encoder: TextEncoder, questions: Sequence[Question], place_of: Callable[[int], str]
+    runner: PolicyRunner, questions: Sequence[Question], place_of: Callable[[int], str]
 ) -> list[ScoredPrompt]:
-    """Returns each prompt and its phrases as tokens.
+    """Returns each prompt and its actions as the model will read them.
 
     Args:
-        encoder: Of the model that will read them.
-        questions: (B,) prompts with phrases.
+        runner: Of the model that will read them.
+        questions: (B,) prompts with actions.
         place_of: Names question i as the caller's request knows it.
 
     Raises:
         InvalidRequest: One does not fit the model; the offence names its place.
     """
-    distinct = {phrases for _, phrases in questions}
+    encoder = runner.encoder
+    distinct = {actions for _, actions in questions}
 
     def encode() -> list[ScoredPrompt]:
-        known = {phrases: encoder.phrases(phrases) for phrases in distinct}
+        known = {actions: runner.candidates(actions) for actions in distinct}
         i = 0
         with blamed_on(lambda: place_of(i)):
             for i in range(len(questions)):
                 encoder.check_length(questions[i][0])
             ids = encoder.encode_all([text for text, _ in questions])
             prompts = [
-                ScoredPrompt(prompt, known[phrases]) for prompt, (_, phrases) in zip(ids, questions, strict=True)
+                ScoredPrompt(prompt, known[actions]) for prompt, (_, actions) in zip(ids, questions, strict=True)
             ]
             for i in range(len(prompts)):
-                encoder.check_fits(len(prompts[i].prompt), prompts[i].phrases.longest_row)
+                encoder.check_fits(len(prompts[i].prompt), prompts[i].candidates.longest_row)
         return prompts
 
     num_chars = sum(len(text) for text, _ in questions)
-    num_chars += sum(len(phrase) for phrases in distinct for phrase in phrases)
+    num_chars += sum(len(action) for actions in distinct for action in actions)
     return await off_the_event_loop_if_long(num_chars, encode)
 
 

@@ -54,7 +54,10 @@ class Engine:
         for name in (settings.guidance, settings.scorer_model):
             frozen.setdefault(name, load_language_model(name, device=settings.device))
         self.policy = PolicyRunner(
-            load_language_model(settings.model, device=settings.device), alpha=settings.alpha, beta=settings.beta
+            load_language_model(settings.model, device=settings.device),
+            alpha=settings.alpha,
+            beta=settings.beta,
+            head_actions=settings.head_list,
         )
         self.hints = HintGenerator(frozen[settings.guidance])
         self.scorer = PolicyRunner(frozen[settings.scorer_model])
@@ -99,7 +102,9 @@ class Engine:
         """Serves what the weights directory keeps, or keeps the model as it came as version 1."""
         model = self.policy.language_model
         path = self.store.open(
-            architecture=model.architecture, tokenizer_sha256=model.tokenizer_sha256, base_sha256=model.sha256
+            architecture=self.policy.policy.architecture,
+            tokenizer_sha256=model.tokenizer_sha256,
+            base_sha256=model.sha256,
         )
         if path is None:
             part = self.store.new_part()
@@ -115,12 +120,12 @@ class Engine:
         self.metrics.policy_version.set(self.policy.policy_version)
 
 
-def model_info(model: LanguageModel) -> ModelInfo:
-    """Returns what `/info` says about a model."""
+def model_info(model: LanguageModel, *, architecture: str | None = None) -> ModelInfo:
+    """Returns what `/info` says about a model; a policy's architecture says more than its trunk's."""
     return ModelInfo(
         name=model.name,
         sha256=model.sha256,
-        architecture=model.architecture,
+        architecture=architecture or model.architecture,
         num_parameters=model.num_parameters,
         max_prompt_tokens=model.max_tokens,
     )

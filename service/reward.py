@@ -26,7 +26,7 @@ async def reward(engine: Engine, request: RewardRequest, *, deadline: float) -> 
     def place_of(index: int) -> str:
         return f"items[{first_asked[distinct[index]]}]"
 
-    prompts = await scored_prompts(engine.scorer.encoder, distinct, place_of)
+    prompts = await scored_prompts(engine.scorer, distinct, place_of)
     answers = await engine.reward_queue.submit(prompts, deadline=deadline, place_of=place_of)
     log_probs = {question: answer.log_probs for question, answer in zip(distinct, answers, strict=True)}
     results = [

@@ -125,14 +125,15 @@ async def rollback_weights(request: Request, swap: Annotated[WeightSwap, Depends
 @router.get("/info", tags=["operations"])
 async def get_info(engine: CurrentEngine) -> ServiceInfo:
     """Tells the models, the limits and what requests may name."""
-    settings = engine.settings
+    settings, policy = engine.settings, engine.policy.policy
     return ServiceInfo(
         api_version=API_VERSION,
         policy_version=engine.policy.policy_version,
-        readout=settings.readout,
+        readout=policy.readout,
+        head_actions=None if policy.head_actions is None else list(policy.head_actions.actions),
         prompt_template_version=PROMPT_TEMPLATE_VERSION,
         device=str(engine.policy.language_model.device),
-        policy=model_info(engine.policy.language_model),
+        policy=model_info(engine.policy.language_model, architecture=policy.architecture),
         guidance=model_info(engine.hints.language_model),
         scorer=model_info(engine.scorer.language_model),
         scorers=list(SCORERS),

@@ -9,12 +9,20 @@ import ipaddress
 import os
 import socket
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from hintwise.action_head import parse_head_actions
+from hintwise.describers import describer_for
+from hintwise.errors import InvalidRequest
 from hintwise.language_model import CHOICES
+
+
+def _listed(given: object) -> object:
+    """Returns actions that were given as one line as a list."""
+    return parse_head_actions(given) if isinstance(given, str) else given
 
 
 class Settings(BaseSettings):
@@ -41,7 +49,18 @@ class Settings(BaseSettings):
     model: str = Field("embedded", description=f"The policy's language model: {CHOICES}.")
     guidance: str = Field("embedded", description="Frozen model that writes hints; same choices.")
     scorer_model: str = Field("embedded", description="Frozen model that scores rewards; same choices.")
-    readout: Literal["phrase"] = Field("phrase", description="How actions are read from the model.")
+    readout: Literal["phrase", "head"] = Field(
+        "phrase",
+        description="How actions are read from the model: `phrase` scores the words of any actions, "
+        "`head` a fixed list of them by one linear layer.",
+    )
+    head_actions: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_listed)] = Field(
+        None,
+        description="The list of readout `head`: `push left,push right`, or a JSON list where a phrase holds a comma.",
+    )
+    head_env_id: str | None = Field(
+        None, description="Takes the list of readout `head` from this environment's describer instead."
+    )
     alpha: float = Field(
         0.0, ge=0, le=2, description="Exponent of phrase length in tokens, for version 1; 0 sums, 1 averages."
     )
@@ -119,6 +138,31 @@ class Settings(BaseSettings):
         if guidance == "scripted" or guidance.startswith(("openai:", "file:")):
             raise ValueError(f"{guidance!r} is no guidance source of this version; {CHOICES}")
         return guidance
+
+    @property
+    def head_list(self) -> tuple[str, ...] | None:
+        """The actions that a head answers for; None where phrases are scored."""
+        if self.readout == "phrase":
+            return None
+        if self.head_env_id is not None:
+            return tuple(describer_for(self.head_env_id).actions)
+        return self.head_actions
+
+    @model_validator(mode="after")
+    def _check_head(self) -> Self:
+        given = [name for name in ("head_actions", "head_env_id") if getattr(self, name) is not None]
+        if self.readout == "head" and len(given) != 1:
+            raise ValueError(
+                "readout head answers for one list of actions; pass either --head-actions 'push left,push right' "
+                "or --head-env-id CartPole-v1"
+            )
+        if self.readout == "phrase" and given:
+            raise ValueError(f"--{given[0].replace('_', '-')} is for --readout head; add that, or leave it out")
+        try:
+            _ = self.head_list
+        except InvalidRequest as error:  # the describer does not know the id
+            raise ValueError(f"--head-env-id: {error}") from error
+        return self
 
     @model_validator(mode="after")
     def _refuse_open_address(self) -> Self:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from hintwise import canary, weights
 from hintwise.errors import InferenceFailed, Offence, WeightsRejected
-from hintwise.language_model import LanguageModel
 from hintwise.weights import StateDict
 from service.policy_runner import PolicyRunner, ScoredPrompt
 
@@ -40,7 +39,7 @@ def verify(path: Path, runner: PolicyRunner) -> Verified:
         WeightsRejected: They do not fit the policy; offences name what does not.
     """
     metadata = weights.read_metadata(path)
-    _check_metadata(metadata, runner.language_model)
+    _check_metadata(metadata, runner)
     state = weights.read(path)
     weights.check_fits(state, weights.state_of(runner.policy))
     return Verified(state, _question(metadata, runner))
@@ -78,12 +77,12 @@ def _question(metadata: dict[str, str], runner: PolicyRunner) -> CanaryQuestion 
     return CanaryQuestion(sent, items)
 
 
-def _check_metadata(metadata: dict[str, str], model: LanguageModel) -> None:
+def _check_metadata(metadata: dict[str, str], runner: PolicyRunner) -> None:
     """Raises `WeightsRejected` when the file says that it belongs to another kind of policy."""
     wanted = {
         "hintwise.format": "full",
-        "hintwise.architecture": model.architecture,
-        "hintwise.tokenizer_sha256": model.tokenizer_sha256,
+        "hintwise.architecture": runner.policy.architecture,
+        "hintwise.tokenizer_sha256": runner.language_model.tokenizer_sha256,
     }
     offences = [
         Offence(name, f"says {metadata[name]}, but this service takes {value}")

@@ -205,7 +205,7 @@ def weights_info(engine: Engine) -> WeightsInfo:
         policy_version=version.policy_version,
         sha256=version.sha256,
         num_parameters=sum(parameter.numel() for parameter in engine.policy.policy.parameters()),
-        architecture=model.architecture,
+        architecture=engine.policy.policy.architecture,
         tokenizer_sha256=model.tokenizer_sha256,
         retained_versions=engine.store.retained_versions,
         created_at=version.created_at,

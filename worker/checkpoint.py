@@ -47,6 +47,7 @@ class RunState(BaseModel):
     policy_version: int  # the number that the service gave these weights
     model: str
     architecture: str
+    head_actions: list[str] | None = None  # None: the policy scores phrases
     tokenizer_sha256: str
     prompt_template_version: int
     generator: dict[str, Any]  # numpy bit generator that shuffles minibatches

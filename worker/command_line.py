@@ -12,7 +12,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin
+from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -111,7 +111,7 @@ def _options(field: FieldInfo) -> dict[str, Any]:
     help_text = f"{field.description} {'' if _is_positional(field) else note}".strip().replace("%", "%%")
     if field.annotation is bool:
         return {"action": argparse.BooleanOptionalAction, "help": help_text}
-    if get_origin(field.annotation) is Literal:
+    if all(isinstance(kind, str) for kind in kinds):  # what a Literal allows
         return {"metavar": "|".join(map(str, kinds)), "help": help_text}
     if _is_positional(field):
         return {"metavar": "RUN_DIR", "nargs": "?", "help": help_text}  # it may come from the environment

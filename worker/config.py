@@ -22,6 +22,7 @@ CHANGEABLE = frozenset(
         "service_url",
         "service_timeout_s",
         "model",  # the checkpoint's own architecture and tokenizer are compared instead
+        "readout",  # so is its own
         "device",
         "num_threads",
     }
@@ -81,6 +82,11 @@ class RunSettings(BaseModel):
 
     env_id: EnvId
     env_kwargs: EnvKwargs = {}
+    readout: Literal["phrase", "head"] | None = Field(
+        None,
+        description="How actions are read from the model: `phrase` scores their words, `head` is one linear layer for "
+        "the environment's own actions; none: what the service at --service-url says, else `phrase`.",
+    )
     algorithm: Literal["ppo"] = Field("ppo", description="How the policy learns.")
     total_steps: int = Field(
         100_000, ge=1, description="Environment steps of the whole run, all environments together."

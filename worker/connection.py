@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -26,6 +26,7 @@ def connect(
     log_path: Path,
     say: Callable[[str], None],
     on_wait: Callable[[str, float], None],
+    head_actions: Sequence[str] | None = None,
 ) -> Iterator[Client]:
     """Yields a client of the named service, or of a new one that ends with the block.
 
@@ -35,6 +36,7 @@ def connect(
         log_path: Where its output goes.
         say: Told of every restart.
         on_wait: Called before each retry with what was wrong and the seconds since the first attempt.
+        head_actions: What a new service's head answers for; None: it scores phrases.
 
     Raises:
         UsageError: `service_url` or the access token cannot be used.
@@ -45,7 +47,12 @@ def connect(
         own: LocalService | None = None
         url = settings.service_url
         if url is None:
-            local = LocalService(model=settings.model or "embedded", weights_dir=weights_dir, log_path=log_path)
+            local = LocalService(
+                model=settings.model or "embedded",
+                weights_dir=weights_dir,
+                log_path=log_path,
+                head_actions=head_actions,
+            )
             own = stack.enter_context(local)
             url = own.url
 

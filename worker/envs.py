@@ -57,6 +57,7 @@ class TextEnvs:
         self._envs = [TextEnv(env_id, env_kwargs) for _ in range(num_envs)]
         self._num_begun = [0] * num_envs
         self.task = self._envs[0].task
+        self.action_phrases = self._envs[0].action_phrases
         for index in range(num_envs):
             self._begin_episode(index)
 

@@ -76,6 +76,7 @@ def evaluate(config: EvaluateConfig, *, connect: Connect = connect) -> None:
             log_path=Path(scratch) / "service.log",
             say=_say,
             on_wait=_say_waiting,
+            head_actions=checkpoint.state.head_actions,
         )
         with service as client:
             served = _serve(client, checkpoint.state, checkpoint.policy)

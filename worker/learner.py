@@ -45,25 +45,29 @@ class Learner:
         served: The service's policy.
 
     Raises:
-        ServiceMismatch: The service runs another model or tokenizer.
+        ServiceMismatch: The service runs another model, tokenizer or readout.
         EnvironmentUnsupported: The environment cannot be used.
     """
 
     def __init__(self, config: TrainConfig, served: ServedPolicy) -> None:
         self.config = config
         self.served = served
+        served.check_readout(config.readout)
         self.model = config.model or served.info.policy.name
         language_model = load_language_model(self.model, device=config.device)
-        served.check_fits(architecture=language_model.architecture, tokenizer_sha256=language_model.tokenizer_sha256)
-        self.architecture = language_model.architecture
+        self.head_actions = served.info.head_actions
+        self.policy = Policy(language_model, head_actions=self.head_actions)
+        self.architecture = self.policy.architecture
         self.tokenizer_sha256 = language_model.tokenizer_sha256
-        self.policy = Policy(language_model)
+        served.check_fits(architecture=self.architecture, tokenizer_sha256=self.tokenizer_sha256)
         encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
         self.generator = minibatch_generator(config.seed)
         self.algorithm = PPO(self.policy, encoder, config, self.generator)
         self.envs = TextEnvs(
             config.env_id, num_envs=config.num_envs, run_seed=config.seed, env_kwargs=config.env_kwargs
         )
+        if self.head_actions is not None:
+            served.check_head_answers(self.envs.action_phrases)
         self.step = 0
         self.update = 0
         self.num_episodes = 0
@@ -182,6 +186,7 @@ class Learner:
             policy_version=self.served.policy_version,
             model=self.model,
             architecture=self.architecture,
+            head_actions=self.head_actions,
             tokenizer_sha256=self.tokenizer_sha256,
             prompt_template_version=PROMPT_TEMPLATE_VERSION,
             generator=dict(self.generator.bit_generator.state),

@@ -10,12 +10,14 @@ is still there for the last update.
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import re
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -28,8 +30,8 @@ STOP_TIMEOUT_S = 15.0
 MAX_RESTARTS = 5
 NUM_LOG_LINES = 5
 LISTENING = re.compile(r"listening on (http://\S+)")
-NOT_INHERITED = "HINTWISE_TOKENS_FILE"
-"""The child answers this worker alone, on loopback: it needs no access tokens."""
+NOT_INHERITED = {"HINTWISE_TOKENS_FILE", "HINTWISE_HEAD_ACTIONS", "HINTWISE_HEAD_ENV_ID"}
+"""The child answers this worker alone, on loopback: it needs no access tokens, and reads actions as the run does."""
 
 
 class LocalService:
@@ -39,15 +41,27 @@ class LocalService:
         model: Name of the language model.
         weights_dir: Where the service keeps versions across restarts.
         log_path: Where its output goes.
+        head_actions: What its policy's head answers for; None: it scores phrases.
         module: Python module to run as the service.
 
     Raises:
         LocalServiceFailed: It ended or stayed silent before it listened; the message ends with its log's last lines.
     """
 
-    def __init__(self, *, model: str, weights_dir: Path, log_path: Path, module: str = "service") -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        weights_dir: Path,
+        log_path: Path,
+        head_actions: Sequence[str] | None = None,
+        module: str = "service",
+    ) -> None:
         self._command = [sys.executable, "-m", module, "--host", "127.0.0.1", "--model", model]
         self._command += ["--weights-dir", str(weights_dir), "--exit-with-parent"]
+        self._command += ["--readout", "phrase" if head_actions is None else "head"]  # whatever the environment says
+        if head_actions is not None:
+            self._command += ["--head-actions", json.dumps(list(head_actions))]
         self._log_path = log_path
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str] = queue.Queue()
@@ -96,7 +110,7 @@ class LocalService:
         self._process = None
 
     def _start(self, *, port: int) -> None:
-        environ = {name: value for name, value in os.environ.items() if name != NOT_INHERITED}
+        environ = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
         environ.setdefault("HINTWISE_NUM_THREADS", "1")
         with self._log_path.open("a") as log:
             self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)

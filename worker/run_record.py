@@ -53,6 +53,7 @@ class RunRecord:
             "config": config.model_dump(mode="json"),
             "model": learner.model,
             "architecture": learner.architecture,
+            "readout": learner.policy.readout,
             "tokenizer_sha256": learner.tokenizer_sha256,
             "prompt_template_version": PROMPT_TEMPLATE_VERSION,
             "seed": config.seed,

@@ -71,8 +71,33 @@ class ServedPolicy:
             if theirs != ours:
                 raise ServiceMismatch(
                     f"the service's policy has another {what} than this worker's ({theirs} there, {ours} here); "
-                    "give both the same --model"
+                    "give both the same --model and --readout"
                 )
+
+    def check_readout(self, wanted: str | None) -> None:
+        """Raises unless the service reads actions as `wanted`: `phrase`, `head`, or None for whatever it does.
+
+        Raises:
+            ServiceMismatch: Naming both.
+        """
+        if wanted is not None and self.info.readout != wanted:
+            raise ServiceMismatch(
+                f"the service's policy has readout {self.info.readout}, this worker was asked for {wanted}; "
+                "start the service with the same --readout, or leave it out here"
+            )
+
+    def check_head_answers(self, actions: Sequence[str]) -> None:
+        """Raises unless the service's head can choose each of `actions`.
+
+        Raises:
+            ServiceMismatch: Naming both lists.
+        """
+        answers_for = self.info.head_actions or []
+        if not set(actions) <= set(answers_for):
+            raise ServiceMismatch(
+                f"the service's head answers for {answers_for}, but the environment's actions are {list(actions)}; "
+                "start it with the --head-actions or --head-env-id of this environment"
+            )
 
     def fetch(self) -> bytes:
         """Returns the weights that answer now, and adopts them as ours."""

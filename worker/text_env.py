@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -91,6 +92,11 @@ class TextEnv:
         return len(self._actions)
 
     @property
+    def action_phrases(self) -> tuple[str, ...]:
+        """Phrases of all actions, legal or not: number k names the environment's action k."""
+        return tuple(self._describer.actions)
+
+    @property
     def reward_threshold(self) -> float | None:
         """Return at which the environment's authors call it solved, where they said so."""
         return self._env.spec.reward_threshold if self._env.spec else None
@@ -156,6 +162,16 @@ def plain(observation: Any) -> Any:
     if isinstance(observation, tuple | list):
         return [plain(value) for value in observation]
     return observation
+
+
+def action_phrases(env_id: str, env_kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the phrases of all actions of an environment, in its own order.
+
+    Raises:
+        EnvironmentUnsupported: No environment has that id, or its actions are not Discrete.
+    """
+    with closing(TextEnv(env_id, env_kwargs)) as env:
+        return env.action_phrases
 
 
 def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:

@@ -5,7 +5,7 @@ connect ──▶ begin or resume ──▶ update, record, show, save ... ─�
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +25,7 @@ from worker.progress import Display, open_display
 from worker.run_record import RunRecord, refuse_taken
 from worker.selection import choose_checkpoint
 from worker.served_policy import ServedPolicy
+from worker.text_env import action_phrases
 
 
 def train(config: TrainConfig, *, connect: Connect = connect) -> None:
@@ -53,6 +54,7 @@ def train(config: TrainConfig, *, connect: Connect = connect) -> None:
             log_path=run_dir / "service.log",
             say=display.say,
             on_wait=on_wait,
+            head_actions=_head_actions(config),
         )
         served = ServedPolicy(stack.enter_context(service))
         learner = stack.enter_context(closing(Learner(config, served)))
@@ -62,6 +64,25 @@ def train(config: TrainConfig, *, connect: Connect = connect) -> None:
             _run_updates(learner, record, display, stop)
             lines = _finish(learner, record, display, stop)
     print("\n".join(lines))  # noqa: T201 (after the live display, which would take it for its own)
+
+
+def _head_actions(config: TrainConfig) -> Sequence[str] | None:
+    """Returns what a service of our own has to build its head for: a resumed run keeps what it began with.
+
+    Raises:
+        CheckpointUnusable: The run began with another readout than it is now asked for.
+    """
+    saved = last_checkpoint(config.directory) if config.resume else None
+    if saved is None:
+        return action_phrases(config.env_id) if config.readout == "head" else None
+    kept = load_checkpoint(saved).state.head_actions
+    readout = "phrase" if kept is None else "head"
+    if config.readout not in (None, readout):
+        raise CheckpointUnusable(
+            f"the run cannot go on with other settings: readout (was {readout}, now {config.readout}); "
+            "leave --readout out, or start a new run in another --run-dir"
+        )
+    return kept
 
 
 def _begin(learner: Learner, display: Display) -> None:

@@ -21,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hintwise.action_head import Candidates, collate_candidates
 from hintwise.policy import Policy, PolicyOutput
-from hintwise.tokens import PhraseSet, TextEncoder, TokenIds, collate
+from hintwise.tokens import TextEncoder, TokenIds
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.buffers import Rollout, explained_variance, mean
 
@@ -48,7 +49,7 @@ class Experience(NamedTuple):
     """A rollout, flat and encoded: B = S * N transitions."""
 
     prompts: list[TokenIds]
-    phrase_sets: list[PhraseSet]
+    candidates: list[Candidates]
     actions: Tensor  # (B,) int64
     log_probs: Tensor  # (B,)
     advantages: Tensor  # (B,)
@@ -138,7 +139,7 @@ class PPO:
         return loss, measured
 
     def _forward(self, experience: Experience, chosen: NDArray[np.int64]) -> PolicyOutput:
-        batch = collate([experience.prompts[i] for i in chosen], [experience.phrase_sets[i] for i in chosen])
+        batch = collate_candidates([experience.prompts[i] for i in chosen], [experience.candidates[i] for i in chosen])
         output: PolicyOutput = self.policy(batch.to(experience.actions.device))
         return output
 
@@ -158,7 +159,7 @@ class PPO:
 
         return Experience(
             prompts=self.encoder.encode_all(rollout.prompts),
-            phrase_sets=[self.encoder.phrases(phrases) for phrases in rollout.action_phrases],
+            candidates=[self.policy.candidates(self.encoder, phrases) for phrases in rollout.action_phrases],
             actions=torch.from_numpy(rollout.actions.reshape(-1)).to(device),
             log_probs=flat(rollout.log_probs),
             advantages=flat(advantages),

@@ -10,13 +10,14 @@ from safetensors.torch import load
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from hintwise.action_head import collate_candidates
 from hintwise.digests import sha256_of
 from hintwise.errors import VersionConflict
 from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION, action_prompt
 from hintwise.schemas import ActResponse, ActResult, ServiceInfo, WeightsInfo
-from hintwise.tokens import TextEncoder, collate
+from hintwise.tokens import TextEncoder
 from hintwise.weights import apply, dump
 
 
@@ -78,11 +79,10 @@ def service(language_model, encoder):
 def make_service(model_dir):
     """Makes services that share nothing."""
 
-    def make():
+    def make(head_actions=None):
         language_model = load_language_model(str(model_dir))
-        return InProcessService(
-            language_model, TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
-        )
+        encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
+        return InProcessService(language_model, encoder, head_actions)
 
     return make
 
@@ -93,9 +93,9 @@ class InProcessService:
     `before_act[n]` is called before the n-th answer, counted from 0: the place to play tricks.
     """
 
-    def __init__(self, language_model, encoder):
-        self.language_model, self.encoder = language_model, encoder
-        self.policy = Policy(language_model)
+    def __init__(self, language_model, encoder, head_actions=None):
+        self.language_model, self.encoder, self.head_actions = language_model, encoder, head_actions
+        self.policy = Policy(language_model, head_actions=head_actions)
         self.served = {1: dump(self.policy)}
         self.version = 1
         self.before_act = {}
@@ -118,6 +118,8 @@ class InProcessService:
         }
         return ServiceInfo.model_construct(
             policy_version=self.version,
+            readout=self.policy.readout,
+            head_actions=self.head_actions,
             prompt_template_version=PROMPT_TEMPLATE_VERSION,
             policy=ServiceInfo.model_fields["policy"].annotation(**model),
         )
@@ -128,7 +130,7 @@ class InProcessService:
             policy_version=self.version,
             sha256=sha256_of(self.served[self.version]),
             num_parameters=self.language_model.num_parameters,
-            architecture=self.language_model.architecture,
+            architecture=self.policy.architecture,
             tokenizer_sha256=self.language_model.tokenizer_sha256,
             retained_versions=sorted(self.served),
             created_at=datetime.now(UTC),
@@ -160,7 +162,8 @@ class InProcessService:
         lists = actions if isinstance(actions[0], list) else [actions] * len(observations)
         prompts = [self.encoder.encode(action_prompt(text, task=task)) for text in observations]
         with torch.no_grad():
-            output = self.policy(collate(prompts, [self.encoder.phrases(tuple(phrases)) for phrases in lists]))
+            candidates = [self.policy.candidates(self.encoder, tuple(phrases)) for phrases in lists]
+            output = self.policy(collate_candidates(prompts, candidates))
         results = []
         for i, phrases in enumerate(lists):
             log_probs = output.log_probs[i, : len(phrases)].double()
@@ -179,4 +182,4 @@ class InProcessService:
                     num_prompt_tokens=len(prompts[i]),
                 )
             )
-        return ActResponse(policy_version=self.version, readout="phrase", results=results)
+        return ActResponse(policy_version=self.version, readout=self.policy.readout, results=results)

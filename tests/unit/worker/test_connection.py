@@ -13,7 +13,8 @@ from worker.errors import UsageError
 class OwnService:
     """Stands in for `LocalService`; `died` is what `revive` finds."""
 
-    def __init__(self, *, model, weights_dir, log_path):
+    def __init__(self, *, model, weights_dir, log_path, head_actions):
+        self.head_actions = head_actions
         self.model, self.died, self.num_restarts, self.url = model, False, 0, "http://127.0.0.1:4711"
         OwnService.last = self
 
