@@ -19,9 +19,11 @@ from worker.checkpoint import (
     save_checkpoint,
 )
 from worker.config import TrainConfig
-from worker.errors import CheckpointUnusable, Interrupted
+from worker.errors import CheckpointUnusable, Interrupted, ServiceMismatch
 from worker.learner import Learner
 from worker.served_policy import ServedPolicy
+
+LEFT_RIGHT = ["push left", "push right"]
 
 
 @pytest.fixture
@@ -239,6 +241,46 @@ def test_a_state_with_a_field_too_many_is_named(config, service, tmp_path):
     (directory / "state.json").write_text(json.dumps({**state, "colour": "blue"}))
     with pytest.raises(CheckpointUnusable, match="colour"):
         load_checkpoint(directory)
+
+
+def test_a_checkpoint_written_before_there_were_heads_is_one_of_phrases(config, service, tmp_path):
+    directory = save_checkpoint(tmp_path, begun(config, service).checkpoint())
+    state = json.loads((directory / "state.json").read_text())
+    del state["head_actions"], state["config"]["readout"]
+    (directory / "state.json").write_text(json.dumps(state))
+    assert load_checkpoint(directory).state.head_actions is None
+    assert resumed(config, service, load_checkpoint(directory)).policy.readout == "phrase"
+
+
+def test_a_heads_run_resumes_with_the_same_numbers(config, make_service):
+    learner = begun(config, make_service(LEFT_RIGHT))
+    whole = [numbers(learner.run_update()) for _ in range(3)]
+    first = begun(config, make_service(LEFT_RIGHT))
+    again = [numbers(first.run_update())]
+    checkpoint = on_disk(config.directory, first)
+    assert checkpoint.state.head_actions == LEFT_RIGHT
+    second = resumed(config, first.served._client, checkpoint)
+    assert again + [numbers(second.run_update()) for _ in range(2)] == whole
+
+
+@pytest.mark.parametrize(
+    ("head_actions", "readout", "message"),
+    [
+        (["jump"], None, "head answers for"),
+        (LEFT_RIGHT, "phrase", "asked for phrase"),
+        (None, "head", "asked for head"),
+    ],
+)
+def test_a_learner_refuses_a_service_that_reads_other_actions(config, make_service, head_actions, readout, message):
+    asked = config.model_copy(update={"readout": readout})
+    with pytest.raises(ServiceMismatch, match=message):
+        Learner(asked, ServedPolicy(make_service(head_actions)))
+
+
+def test_a_checkpoint_of_another_readout_is_refused(config, service, make_service):
+    checkpoint = begun(config, make_service(LEFT_RIGHT)).checkpoint()
+    with pytest.raises(CheckpointUnusable, match=r"architecture \(was .* head 2:"):
+        resumed(config, service, checkpoint)
 
 
 def test_nothing_in_a_checkpoint_is_pickle(config, service, tmp_path):

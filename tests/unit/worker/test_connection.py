@@ -52,13 +52,14 @@ def opened(monkeypatch):
     return record
 
 
-def open_connection(tmp_path, said, waited, **settings):
+def open_connection(tmp_path, said, waited, *, head_actions=None, **settings):
     return connect(
         ServiceSettings(**settings),
         weights_dir=tmp_path,
         log_path=tmp_path / "service.log",
         say=said.append,
         on_wait=lambda reason, waited_s: waited.append((reason, waited_s)),
+        head_actions=head_actions,
     )
 
 
@@ -68,6 +69,12 @@ def test_without_an_address_a_service_is_started_and_ended(opened, tmp_path):
         assert OwnService.last.model == "embedded"
         assert isinstance(opened.settings["transport"], httpx.HTTPTransport)  # no proxy in between
     assert OwnService.last.ended
+
+
+@pytest.mark.parametrize("head_actions", [None, ["push left", "push right"]])
+def test_a_service_of_our_own_gets_the_heads_list(opened, tmp_path, head_actions):
+    with open_connection(tmp_path, [], [], head_actions=head_actions):
+        assert OwnService.last.head_actions == head_actions
 
 
 def test_a_service_of_our_own_that_died_is_started_again_when_a_call_waits(opened, tmp_path):

@@ -24,6 +24,8 @@ print("some other line", flush=True)
 port = int(arguments["--port"]) or 4711
 tokens, threads = os.environ.get("HINTWISE_TOKENS_FILE"), os.environ["HINTWISE_NUM_THREADS"]
 print(tokens, threads, os.getsid(0) == os.getpid(), flush=True)
+print("readout", arguments["--readout"], arguments.get("--head-actions"), flush=True)
+print("lists", os.environ.get("HINTWISE_HEAD_ACTIONS"), os.environ.get("HINTWISE_HEAD_ENV_ID"), flush=True)
 print(f"listening on http://127.0.0.1:{port}", flush=True)
 signal.pause()
 """
@@ -34,10 +36,13 @@ def make(tmp_path, monkeypatch):
     (tmp_path / "stand_in_service.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("HINTWISE_TOKENS_FILE", "tokens")
+    monkeypatch.setenv("HINTWISE_HEAD_ACTIONS", "of,another,run")
+    monkeypatch.setenv("HINTWISE_HEAD_ENV_ID", "CartPole-v1")
 
-    def made(model="embedded"):
+    def made(model="embedded", head_actions=None):
         return LocalService(
             model=model,
+            head_actions=head_actions,
             weights_dir=tmp_path / "weights",
             log_path=tmp_path / "run" / "service.log",
             module="stand_in_service",
@@ -66,6 +71,16 @@ def test_it_listens_and_is_stopped_at_the_end(make):
 def test_it_has_no_access_tokens_one_thread_and_a_session_of_its_own(make):
     with make() as service:
         assert "None 1 True" in log_of(service)
+
+
+@pytest.mark.parametrize(
+    ("head_actions", "said"),
+    [(None, "readout phrase None"), (["left, up", "right"], 'readout head ["left, up", "right"]')],
+)
+def test_it_reads_actions_as_the_run_does_whatever_the_environment_says(make, head_actions, said):
+    with make(head_actions=head_actions) as service:
+        assert said in log_of(service)
+        assert "lists None None" in log_of(service)
 
 
 def test_it_is_killed_where_asking_does_not_help(make, monkeypatch):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from hintwise.action_head import collate_candidates
 from hintwise.policy import Policy
-from hintwise.tokens import collate
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.algorithms.ppo import PPO
 from worker.buffers import Rollout
@@ -21,6 +21,12 @@ def policy(language_model):
     return Policy(language_model)
 
 
+@pytest.fixture(params=["phrase", "head"])
+def either(request, language_model):
+    """A policy of each readout."""
+    return Policy(language_model, head_actions=THREE if request.param == "head" else None)
+
+
 def make_ppo(policy, encoder, **changed):
     hyperparameters = PPOHyperparameters(minibatch_size=32, update_epochs=4, learning_rate=3e-3, **changed)
     return PPO(policy, encoder, hyperparameters, minibatch_generator(1))
@@ -33,9 +39,9 @@ def play(policy, encoder, *, num_steps=16, seed=0, phrase_lists=(PHRASES, PHRASE
     wanted = generator.integers(2, size=(num_steps, num_envs))
     rollout.prompts = [f"state: {number}\naction:" for number in wanted.reshape(-1)]
     rollout.action_phrases = [phrase_lists[number] for number in wanted.reshape(-1)]
-    batch = collate(
+    batch = collate_candidates(
         [encoder.encode(prompt) for prompt in rollout.prompts],
-        [encoder.phrases(phrases) for phrases in rollout.action_phrases],
+        [policy.candidates(encoder, phrases) for phrases in rollout.action_phrases],
     )
     with torch.no_grad():
         output = policy(batch)
@@ -57,14 +63,16 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_ppo_learns_which_action_each_state_wants(policy, encoder):
+def test_ppo_learns_which_action_each_state_wants(either, encoder):
+    policy = either
     ppo = make_ppo(policy, encoder)
     for update in range(12):
         ppo.update(play(policy, encoder, seed=update), learning_rate=3e-3)
     assert play(policy, encoder, seed=99, num_steps=32).rewards.mean() > 0.95
 
 
-def test_the_first_ratio_is_one(policy, encoder):
+def test_the_first_ratio_is_one(either, encoder):
+    policy = either
     ppo = make_ppo(policy, encoder)
     for update in range(3):
         metrics = ppo.update(play(policy, encoder, seed=update), learning_rate=3e-3)
@@ -107,7 +115,8 @@ def test_target_kl_ends_the_update_before_the_step_that_goes_too_far(policy, enc
     assert 1 <= held.num_minibatches < 16
 
 
-def test_different_numbers_of_legal_actions_give_no_nan(policy, encoder):
+def test_different_numbers_of_legal_actions_give_no_nan(either, encoder):
+    policy = either
     rollout = play(policy, encoder, phrase_lists=(THREE, PHRASES))
     metrics = make_ppo(policy, encoder, ent_coef=0.01).update(rollout, learning_rate=1e-3)
     assert all(math.isfinite(value) for value in dataclasses.astuple(metrics))

@@ -171,3 +171,21 @@ def test_actions_that_differ_by_state_are_sent_one_list_each(service, served):
         [State("1", ("push left",)), State("2", ("push left", "push right"))], task=None, mode="sample", seed=[1, 2]
     )
     assert [len(result.log_probs) for result in asked.results] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("head_actions", "wanted", "theirs"), [(None, "head", "phrase"), (["push left", "push right"], "phrase", "head")]
+)
+def test_a_service_with_another_readout_than_was_asked_for_is_refused(make_service, head_actions, wanted, theirs):
+    served = ServedPolicy(make_service(head_actions))
+    served.check_readout(None)
+    served.check_readout(theirs)
+    with pytest.raises(ServiceMismatch, match=f"has readout {theirs}, this worker was asked for {wanted}"):
+        served.check_readout(wanted)
+
+
+def test_a_head_without_one_of_the_environments_actions_is_refused_with_both_lists(make_service):
+    served = ServedPolicy(make_service(["push left", "wait", "push right"]))
+    served.check_head_answers(("push right", "push left"))
+    with pytest.raises(ServiceMismatch, match=r"'push right'\], but the environment's actions are \['jump'\]"):
+        served.check_head_answers(("jump",))

@@ -21,6 +21,7 @@ from worker.served_policy import ServedPolicy
 from worker.train import train
 
 NUM_UPDATES = 3
+LEFT_RIGHT = ["push left", "push right"]
 
 
 @pytest.fixture
@@ -152,6 +153,47 @@ def test_a_lost_service_leaves_a_checkpoint(config, connect, service):
     with pytest.raises(ServiceUnreachable, match=r"nobody answers; saved in .*step-000000064, go on with --resume"):
         train(config, connect=connect)
     assert "nobody answers" in read_run(config.directory)["reason"]
+
+
+@pytest.fixture
+def head_connect(make_service):
+    """Stands in for `connect`: one service whose head answers for CartPole's actions."""
+    service = make_service(LEFT_RIGHT)
+
+    @contextmanager
+    def connected(settings, **wanted):
+        connected.wanted = wanted
+        yield service
+
+    return connected
+
+
+def test_a_run_with_a_head_goes_through_and_is_evaluated_and_resumed_as_one(config, head_connect, capsys):
+    train(config.model_copy(update={"readout": "head"}), connect=head_connect)
+    assert list(head_connect.wanted["head_actions"]) == LEFT_RIGHT
+    assert read_run(config.directory)["readout"] == "head"
+    assert all(line["first_ratio_error"] < 1e-4 for line in read_metrics(config.directory))
+    del head_connect.wanted
+    assert evaluated(config.directory, head_connect, capsys, greedy=True)["steps"] == 192
+    assert head_connect.wanted["head_actions"] == LEFT_RIGHT
+    del head_connect.wanted
+    train(config.model_copy(update={"resume": True, "total_steps": 64 * 4}), connect=head_connect)
+    assert head_connect.wanted["head_actions"] == LEFT_RIGHT
+    assert [line["update"] for line in read_metrics(config.directory)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("was", "now"), [(None, "head"), ("phrase", "head"), ("head", "phrase")])
+def test_a_run_does_not_go_on_with_another_readout(config, connect, head_connect, was, now):
+    begun_with = head_connect if was == "head" else connect
+    train(config.model_copy(update={"readout": was}), connect=begun_with)
+    with pytest.raises(CheckpointUnusable, match=rf"readout \(was {was or 'phrase'}, now {now}\); leave --readout out"):
+        train(config.model_copy(update={"readout": now, "resume": True}), connect=connect)
+
+
+def test_without_a_word_about_it_a_service_of_our_own_reads_phrases(config, connect):
+    train(config, connect=connect)
+    assert connect.wanted["head_actions"] is None
+    assert read_run(config.directory)["readout"] == "phrase"
 
 
 @pytest.fixture

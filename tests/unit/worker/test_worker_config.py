@@ -72,6 +72,7 @@ def test_switches(arguments, expected):
         (["--total-steps", "0"], "--total-steps 0: input should be greater than or equal to 1"),
         (["--total-steps", "many"], "--total-steps many: input should be a valid integer"),
         (["--algorithm", "magic"], "--algorithm magic: input should be 'ppo'"),
+        (["--readout", "heads"], "--readout heads: input should be 'phrase' or 'head'"),
         (["--gamma", "1"], "--gamma 1: input should be less than 1"),
         (["--learning-rate", "nan"], "--learning-rate nan: input should be a finite number"),
         (["--seed", "500000"], "--seed 500000: input should be less than 500000"),
@@ -134,6 +135,10 @@ def test_help_explains_every_setting(config):
         assert shown in text
         if name.endswith("_s"):
             assert "in seconds" in field.description
+
+
+def test_help_shows_the_choices_of_a_setting_that_may_be_left_out():
+    assert "--readout phrase|head" in build_parser(TrainConfig, "python -m worker").format_help()
 
 
 def test_a_failure_is_one_line_and_a_status(capsys):
