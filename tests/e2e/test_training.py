@@ -88,6 +88,35 @@ def test_evaluate_prints_one_json_line_that_repeats(trained):
     assert {"mean_return", "std_return", "success_rate", "episodes", "seed"} <= answers[0].keys()
 
 
+def test_a_head_is_trained_evaluated_and_resumed(tmp_path):
+    run_dir = tmp_path / "run"
+    arguments = ("train", *SHORT, "--run-dir", run_dir, "--readout", "head")
+    ended = run_worker(*arguments, "--total-steps", 384)
+    assert ended.returncode == 0, ended.stderr
+    ended = run_worker("evaluate", run_dir, "--episodes", 2, "--greedy")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["steps"] == 384
+    ended = run_worker("train", *SHORT, "--run-dir", run_dir, "--total-steps", 512, "--resume")
+    assert ended.returncode == 0, ended.stderr
+    lines = metrics(run_dir)
+    assert [line["step"] for line in lines] == [128, 256, 384, 512]
+    assert max(line["first_ratio_error"] for line in lines) < 1e-4
+    assert max(line["approx_kl"] for line in lines) > 0
+    assert json.loads((run_dir / "run.json").read_text())["readout"] == "head"
+
+
+def test_a_worker_takes_the_readout_of_the_service_it_is_given(tmp_path):
+    with running_service(tmp_path / "weights", "--readout", "head", "--head-env-id", "CartPole-v1") as url:
+        given = ("train", *SHORT, "--run-dir", tmp_path / "run", "--service-url", url, "--total-steps", 128)
+        ended = run_worker(*given, "--readout", "phrase", timeout_s=60)
+        assert ended.returncode == 1
+        assert "has readout head, this worker was asked for phrase" in ended.stderr.strip().splitlines()[-1]
+        assert "Traceback" not in ended.stderr
+        ended = run_worker(*given)
+    assert ended.returncode == 0, ended.stderr
+    assert metrics(tmp_path / "run")[0]["first_ratio_error"] < 1e-4
+
+
 def test_the_same_seed_gives_the_same_run(trained, tmp_path):
     again = tmp_path / "again"
     ended = run_worker("train", *SHORT, "--total-steps", 512, "--run-dir", again, "--seed", 3)

@@ -260,7 +260,8 @@ def test_a_heads_run_resumes_with_the_same_numbers(config, make_service):
     checkpoint = on_disk(config.directory, first)
     assert checkpoint.state.head_actions == LEFT_RIGHT
     second = resumed(config, first.served._client, checkpoint)
-    assert again + [numbers(second.run_update()) for _ in range(2)] == whole
+    again += [numbers(second.run_update()) for _ in range(2)]
+    assert repr(again) == repr(whole)  # before the first episode has ended its mean is nan, which equals nothing
 
 
 @pytest.mark.parametrize(
