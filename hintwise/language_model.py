@@ -5,16 +5,19 @@
 | `embedded`                | the small GPT-2 that ships with this package               |
 | a directory               | config.json, *.safetensors and tokenizer files, as         |
 |                           | transformers' `save_pretrained` writes them                |
+| a file `*.gguf`           | that file, its weights unpacked to fp32                    |
 | `openai-community/gpt2`   | that repository of the model hub, from the cache or fetched |
 
-Weights come from safetensors alone: a pickle runs code when it is read.
+Weights come from safetensors or GGUF alone: a pickle runs code when it is read.
 """
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils.logging import disable_progress_bar
 
 from hintwise.errors import ModelNotFound
+from hintwise.gguf_file import check_gguf_packages, is_gguf_file, load_gguf
 from hintwise.tokens import tokenizer_sha256
 from hintwise.weights import state_sha256
 
@@ -37,9 +41,17 @@ NO_ERROR_OF_ITS_OWN = (
     RuntimeError,
     AssertionError,  # torch, of a device that is not there
     SafetensorError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    struct.error,  # these four, of a damaged GGUF file
 )
 """What transformers lets through when a model cannot be loaded; it has no error of its own."""
-CHOICES = "choose 'embedded', a directory written by save_pretrained, or a hub id such as 'openai-community/gpt2'"
+CHOICES = (
+    "choose 'embedded', a directory written by save_pretrained, a file *.gguf, or a hub id such as "
+    "'openai-community/gpt2'"
+)
+DAMAGED = "The file is damaged or incomplete, or its architecture is none that transformers reads from GGUF."
 
 
 @dataclass(frozen=True)
@@ -81,25 +93,24 @@ def load_language_model(name: str, *, device: str = "cpu") -> LanguageModel:
     """Returns the causal LM called `name`, in fp32, with dropout off.
 
     Args:
-        name: `embedded`, a directory, or a hub id.
+        name: `embedded`, a directory, a GGUF file, or a hub id.
         device: Where the weights go: `cpu`, `cuda`, `cuda:1`.
 
     Raises:
         ModelNotFound: Nothing usable has that name; the message lists the choices.
     """
     source = _source(name)
-    if Path(source).is_dir():  # a bar for a download is news, for reading a local file it is noise
+    if Path(source).exists():  # a bar for a download is news, for reading a local file it is noise
         disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source, use_safetensors=True, dtype=torch.float32
-        )
-        model = loaded.eval()
+        tokenizer, loaded, account = load_gguf(Path(source)) if is_gguf_file(source) else _load_safetensors(source)
+        model: PreTrainedModel = loaded.eval()
         torch.nn.Module.to(model, device)  # transformers gives its own `to` no types
     except NO_ERROR_OF_ITS_OWN as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelNotFound(f"model {name!r} could not be loaded: {reason} {CHOICES}") from error
+        what_to_do = DAMAGED if is_gguf_file(source) else CHOICES
+        raise ModelNotFound(f"model {name!r} could not be loaded: {reason} {what_to_do}") from error
+    _check_complete(name, account)
     _check_head(name, model)
     return LanguageModel(
         name=name,
@@ -110,10 +121,24 @@ def load_language_model(name: str, *, device: str = "cpu") -> LanguageModel:
     )
 
 
+def _load_safetensors(source: str) -> tuple[PreTrainedTokenizerBase, Any, dict[str, Any]]:
+    """Returns tokenizer, model in fp32, and transformers' account of what was loaded."""
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+    )
+    return tokenizer, *loaded
+
+
 def _source(name: str) -> str:
-    """Returns what transformers is asked for: a directory that exists, or a hub id."""
+    """Returns what is loaded: a directory or GGUF file that exists, or a hub id."""
     if name == "embedded":
         return str(EMBEDDED_DIR)
+    if is_gguf_file(name):
+        if not Path(name).is_file():
+            raise ModelNotFound(f"there is no file {name!r}; {CHOICES}")
+        check_gguf_packages(name)
+        return name
     if name and Path(name).is_dir():
         return name
     if get_close_matches(name, ["embedded"], cutoff=0.8):
@@ -122,6 +147,16 @@ def _source(name: str) -> str:
     if not is_hub_id or Path(name).exists():
         raise ModelNotFound(f"model {name!r} is neither a directory nor a hub id; {CHOICES}")
     return name
+
+
+def _check_complete(name: str, account: dict[str, Any]) -> None:
+    """Refuses a model some of whose weights were not in its files: transformers fills them with random numbers."""
+    missing = sorted(account["missing_keys"])
+    if missing:
+        raise ModelNotFound(
+            f"model {name!r} lacks {len(missing)} of its tensors, {missing[0]} among them; "
+            f"get its files again, or {CHOICES}"
+        )
 
 
 @torch.no_grad()
@@ -135,6 +170,8 @@ def _check_head(name: str, model: PreTrainedModel) -> None:
     hidden = model.base_model(input_ids=probe, use_cache=False).last_hidden_state
     ours: Tensor = model.get_output_embeddings()(hidden).float()
     theirs: Tensor = model(input_ids=probe, use_cache=False).logits.float()
+    if not theirs.isfinite().all():
+        raise ModelNotFound(f"model {name!r} computes numbers that are not finite; get its files again, or {CHOICES}")
     if not torch.allclose(ours, theirs, atol=1e-4, rtol=1e-4):
         raise ModelNotFound(
             f"model {name!r} ({model.config.model_type}) changes its logits after the output layer, "
