@@ -47,7 +47,7 @@ def load_gguf(path: Path) -> tuple[PreTrainedTokenizerBase, Any, dict[str, Any]]
     """
     from transformers import GgufConfig  # here, for older versions lack it
 
-    # transformers is asked for a directory and would also heed an adapter or a configuration beside the file.
+    # transformers is asked for a directory and would also heed a tokenizer that lies there.
     with TemporaryDirectory(prefix="hintwise-gguf-") as alone:
         (Path(alone) / "model.gguf").symlink_to(path.resolve())
         tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf")

@@ -138,6 +138,13 @@ async def test_weights_of_another_readout_are_refused_by_name(head, service):
     assert {"alpha", "beta", "action_head.weight"} <= {entry["field"] for entry in response.json()["errors"]}
 
 
+async def test_weights_that_say_they_are_for_this_list_are_served(start):
+    async with start(**HEAD) as running:
+        ours = (await running.http.get("/weights")).json()["architecture"]
+        response = await running.put(save(await running.tensors(), metadata={"hintwise.architecture": ours}))
+        assert response.status_code == 200, response.text
+
+
 async def test_weights_that_say_they_are_for_another_list_are_refused(head):
     theirs = (await head.http.get("/weights")).json()["architecture"].replace("head 3:", "head 3:0")
     tensors = load((await head.http.get(f"/weights/{head.engine.policy.policy_version}")).content)

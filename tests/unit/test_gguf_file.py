@@ -117,11 +117,13 @@ def test_a_policy_scores_as_one_forward_a_phrase_does(model):
 
 
 def test_files_beside_it_are_not_heeded(model, path, tmp_path):
-    alone = tmp_path / "tiny.gguf"
-    alone.symlink_to(path)
-    (tmp_path / "adapter_config.json").write_text("no adapter")
+    linked = tmp_path / "tiny.gguf"
+    linked.symlink_to(path)
     (tmp_path / "config.json").write_text("{}")
-    assert load_language_model(str(alone)).sha256 == model.sha256
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    (tmp_path / "tokenizer.json").write_text((EMBEDDED_DIR / "tokenizer.json").read_text())
+    found = load_language_model(str(linked))
+    assert (found.sha256, found.tokenizer_sha256) == (model.sha256, model.tokenizer_sha256)
 
 
 @pytest.mark.parametrize("package", gguf_file.PACKAGES)
