@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from hintwise.action_head import Candidates, collate_candidates
 from hintwise.errors import InvalidRequest, Offence, WeightsRejected
 from hintwise.fields import Actions
-from hintwise.tokens import PhraseSet, TextEncoder, TokenIds, collate
+from hintwise.tokens import TextEncoder, TokenIds
 
 if TYPE_CHECKING:
     from hintwise.policy import Policy
@@ -68,16 +69,16 @@ class EncodedPrompt(NamedTuple):
     """A prompt of the canary and its actions, as tokens."""
 
     prompt: TokenIds
-    phrases: PhraseSet
+    candidates: Candidates
 
     @property
     def num_rows(self) -> int:
-        return len(self.phrases.rows)
+        return self.candidates.num_rows
 
     @property
     def num_tokens(self) -> int:
         """Tokens in its longest row."""
-        return len(self.prompt) + self.phrases.longest_row
+        return len(self.prompt) + self.candidates.longest_row
 
 
 def canary_of(
@@ -100,16 +101,16 @@ def canary_of(
         InvalidRequest: A prompt does not fit the model.
     """
     encoded = [
-        EncodedPrompt(encoder.encode(prompt), encoder.phrases(phrases))
+        EncodedPrompt(encoder.encode(prompt), policy.candidates(encoder, phrases))
         for prompt, phrases in zip(prompts[:MAX_PROMPTS], actions[:MAX_PROMPTS], strict=True)
     ]
     while encoded and _padded_tokens(encoded) > MAX_PADDED_TOKENS:
         encoded.pop()
     if not encoded:
         return None
-    batch = collate([each.prompt for each in encoded], [each.phrases for each in encoded])
+    batch = collate_candidates([each.prompt for each in encoded], [each.candidates for each in encoded])
     with torch.no_grad():
-        log_probs = policy(batch.to(policy.beta.device)).log_probs.tolist()
+        log_probs = policy(batch.to(policy.value_scale.device)).log_probs.tolist()
     lists = [list(phrases) for phrases in actions[: len(encoded)]]
     canary = Canary(
         prompts=list(prompts[: len(encoded)]),
@@ -133,19 +134,19 @@ def parse(text: str) -> Canary:
     raise WeightsRejected("the canary in the metadata cannot be read", errors=named)
 
 
-def encode(canary: Canary, encoder: TextEncoder) -> list[EncodedPrompt]:
+def encode(canary: Canary, policy: Policy, encoder: TextEncoder) -> list[EncodedPrompt]:
     """Returns the canary's prompts as tokens.
 
     Raises:
-        WeightsRejected: A prompt does not fit the model, or all of them together are too much.
+        WeightsRejected: A prompt or an action does not fit the policy, or all of them together are too much.
     """
     encoded: list[EncodedPrompt] = []
     for i, (prompt, phrases) in enumerate(zip(canary.prompts, canary.phrases, strict=True)):
         try:
-            each = EncodedPrompt(encoder.encode(prompt), encoder.phrases(phrases))
-            encoder.check_fits(len(each.prompt), each.phrases.longest_row)
+            each = EncodedPrompt(encoder.encode(prompt), policy.candidates(encoder, phrases))
+            encoder.check_fits(len(each.prompt), each.candidates.longest_row)
         except InvalidRequest as error:
-            raise _rejected("the canary does not fit the model", f"prompts[{i}]", error.detail) from error
+            raise _rejected("the canary does not fit the policy", f"prompts[{i}]", str(error)) from error
         encoded.append(each)
     if (num_tokens := _padded_tokens(encoded)) > MAX_PADDED_TOKENS:
         raise _rejected(

@@ -83,6 +83,11 @@ class Policy(nn.Module):
         """How actions are read from the model."""
         return "phrase" if self.head_actions is None else "head"
 
+    @property
+    def inverse_temperature(self) -> float:
+        """What log-probabilities of the model are multiplied with; a head's scores are taken as they are."""
+        return self.beta.item() if self.head_actions is None else 1.0
+
     def candidates(self, encoder: TextEncoder, actions: tuple[str, ...]) -> Candidates:
         """Returns actions as this policy's readout takes them.
 

@@ -15,7 +15,7 @@ Source: Kool et al. 2019, Stochastic beams and where to find them, section 2.3 (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from service.policy_runner import ScoredPrompt
 from service.sampling import gumbels
 from service.states import State
 
-Candidates = tuple[str, ...]
+Texts = tuple[str, ...]
 
 
 async def ranked_hints(
@@ -48,7 +48,7 @@ async def ranked_hints(
     _check_enough(request.num_hints, listed)
     prompts = [guidance_prompt(state.text, task=state.task, actions=state.actions) for state in states]
     questions = list(zip(prompts, listed, strict=True))
-    whole = await scored_prompts(engine.ranker.encoder, questions, _place)
+    whole = await scored_prompts(engine.ranker, questions, _place)
     num_chars = sum(len(candidate) for candidates in listed for candidate in candidates)
     max_tokens = engine.settings.max_batch_tokens
     parts, owners = await off_the_event_loop_if_long(num_chars, lambda: _parts(whole, max_tokens))
@@ -75,7 +75,7 @@ def ranking(
     return [np.argsort(-key, kind="stable") for key in keys]
 
 
-def _candidates(request: GuidanceRequest, states: Sequence[State]) -> list[Candidates]:
+def _candidates(request: GuidanceRequest, states: Sequence[State]) -> list[Texts]:
     """Returns the candidate hints of each state."""
     if request.candidates is not None:
         return [tuple(request.candidates)] * len(states)
@@ -90,7 +90,7 @@ def _candidates(request: GuidanceRequest, states: Sequence[State]) -> list[Candi
     return listed
 
 
-def _check_enough(num_hints: int, listed: Sequence[Candidates]) -> None:
+def _check_enough(num_hints: int, listed: Sequence[Texts]) -> None:
     for i, candidates in enumerate(listed):
         if len(candidates) < num_hints:
             told = f"{num_hints} distinct hints are wanted, but {_place(i)} has {len(candidates)} candidates"
@@ -103,31 +103,32 @@ def _parts(whole: Sequence[ScoredPrompt], max_tokens: int) -> tuple[list[ScoredP
     parts: list[ScoredPrompt] = []
     owners: list[int] = []
     for owner, scored in enumerate(whole):
-        key = scored.phrases, len(scored.prompt)
+        phrases = cast("PhraseSet", scored.candidates)  # the guidance model has no head
+        key = phrases, len(scored.prompt)
         if key not in known:
-            known[key] = _split(scored, max_tokens)
-        parts += [ScoredPrompt(scored.prompt, phrases) for phrases in known[key]]
+            known[key] = _split(phrases, len(scored.prompt), max_tokens)
+        parts += [ScoredPrompt(scored.prompt, part) for part in known[key]]
         owners += [owner] * len(known[key])
     return parts, owners
 
 
-def _split(scored: ScoredPrompt, max_tokens: int) -> list[PhraseSet]:
+def _split(phrases: PhraseSet, num_prompt_tokens: int, max_tokens: int) -> list[PhraseSet]:
     """Returns the candidates in runs of at most `max_tokens` padded tokens; a single one may need more."""
-    if scored.num_rows * scored.num_tokens <= max_tokens:
-        return [scored.phrases]
-    token_ids, parts, start = scored.phrases.token_ids, [], 0
+    if phrases.num_rows * (num_prompt_tokens + phrases.longest_row) <= max_tokens:
+        return [phrases]
+    token_ids, parts, start = phrases.token_ids, [], 0
     readings: set[tuple[int, ...]] = set()  # no more rows than these are needed
     longest = 0
     for i, phrase in enumerate(token_ids):
         readings, longest = readings | {phrase[:-1]}, max(longest, len(phrase) - 1)
-        if i > start and len(readings) * (len(scored.prompt) + longest) > max_tokens:
+        if i > start and len(readings) * (num_prompt_tokens + longest) > max_tokens:
             parts.append(PhraseSet.of(token_ids[start:i]))
             start, readings, longest = i, {phrase[:-1]}, len(phrase) - 1
     return [*parts, PhraseSet.of(token_ids[start:])]
 
 
 def _chosen(
-    request: GuidanceRequest, listed: Sequence[Candidates], scores: Sequence[Sequence[float]]
+    request: GuidanceRequest, listed: Sequence[Texts], scores: Sequence[Sequence[float]]
 ) -> list[list[dict[str, Any]]]:
     orders = ranking(scores, request.temperature, *item_seeds(request.seed, len(scores)))
     chosen: list[list[dict[str, Any]]] = []

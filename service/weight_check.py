@@ -63,7 +63,7 @@ def check_canary(question: CanaryQuestion, runner: PolicyRunner) -> None:
     canary.check(
         question.canary,
         [scores.log_probs for scores in scored],
-        beta=runner.policy.beta.item(),
+        beta=runner.policy.inverse_temperature,
         num_parameters=runner.language_model.num_parameters,
     )
 
@@ -73,7 +73,7 @@ def _question(metadata: dict[str, str], runner: PolicyRunner) -> CanaryQuestion 
     if text is None:
         return None
     sent = canary.parse(text)
-    items = [ScoredPrompt(prompt, phrases) for prompt, phrases in canary.encode(sent, runner.encoder)]
+    items = [ScoredPrompt(*each) for each in canary.encode(sent, runner.policy, runner.encoder)]
     return CanaryQuestion(sent, items)
 
 

@@ -74,7 +74,7 @@ def _head_actions(config: TrainConfig) -> Sequence[str] | None:
     """
     saved = last_checkpoint(config.directory) if config.resume else None
     if saved is None:
-        return action_phrases(config.env_id) if config.readout == "head" else None
+        return action_phrases(config.env_id, config.env_kwargs) if config.readout == "head" else None
     kept = load_checkpoint(saved).state.head_actions
     readout = "phrase" if kept is None else "head"
     if config.readout not in (None, readout):

@@ -190,12 +190,6 @@ def start(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Service]]
     return lambda **settings: serving(tmp_path / "weights", **settings)
 
 
-@pytest.fixture(name="serving", scope="session")
-def serving_fixture() -> Callable[..., AbstractAsyncContextManager[Service]]:
-    """Starts a service on a given weights directory, with settings."""
-    return serving
-
-
 @pytest.fixture(name="happens")
 def happens_fixture() -> Callable[[Callable[[], bool]], Any]:
     return happens

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
 
 from hintwise import canary
+from hintwise.errors import WeightsRejected
 from hintwise.policy import Policy
 from hintwise.prompts import action_prompt
 from hintwise.tokens import TextEncoder
@@ -28,7 +30,9 @@ def test_what_the_trainer_sends_the_service_reads(policy, encoder):
     sent = canary.parse(canary.canary_of(policy, encoder, prompts, lists))
     assert (sent.prompts, sent.phrases) == (prompts, lists)
     assert sent.log_probs[1] == [0.0]  # of a single action
-    assert [len(each.prompt) for each in canary.encode(sent, encoder)] == [len(encoder.encode(p)) for p in prompts]
+    assert [len(each.prompt) for each in canary.encode(sent, policy, encoder)] == [
+        len(encoder.encode(p)) for p in prompts
+    ]
     canary.check(sent, sent.log_probs, beta=1.0, num_parameters=1)
 
 
@@ -38,7 +42,7 @@ def test_prompts_beyond_the_limits_are_left_out(policy, encoder):
     long = action_prompt("cart 1 " * 150)
     sent = canary.parse(canary.canary_of(policy, encoder, [long] * 40, [ACTIONS] * 40))
     assert 1 <= len(sent.prompts) < 40
-    canary.encode(sent, encoder)  # raises where a service would refuse it
+    canary.encode(sent, policy, encoder)  # raises where a service would refuse it
 
 
 def test_no_canary_where_not_one_prompt_is_small_enough(policy, encoder):
@@ -70,3 +74,17 @@ def test_nan_never_agrees():
 def test_numbers_travel_exactly(policy, encoder):
     text = canary.canary_of(policy, encoder, [action_prompt("cart 3")], [ACTIONS])
     assert json.loads(text)["log_probs"] == canary.parse(text).log_probs
+
+
+def test_a_policy_with_a_head_has_a_canary_of_its_own(embedded, encoder):
+    policy = Policy(embedded, head_actions=ACTIONS)
+    torch.nn.init.normal_(policy.action_head.weight)
+    prompts, lists = [action_prompt("cart 3"), action_prompt("cart 4")], [ACTIONS, ACTIONS[:1]]
+    sent = canary.parse(canary.canary_of(policy, encoder, prompts, lists))
+    assert sent.log_probs[0][0] != pytest.approx(sent.log_probs[0][1])
+    assert [each.num_tokens for each in canary.encode(sent, policy, encoder)] == [
+        len(encoder.encode(prompt)) for prompt in prompts
+    ]
+    other = Policy(embedded, head_actions=("jump", "wait"))
+    with pytest.raises(WeightsRejected, match=r"prompts\[0\]: .*'push left'"):
+        canary.encode(sent, other, encoder)

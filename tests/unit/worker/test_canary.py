@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 
 from hintwise import canary
+from hintwise.action_head import collate_candidates
 from hintwise.policy import Policy
-from hintwise.tokens import collate
 from hintwise.weights import apply, read
 from worker.config import TrainConfig
 from worker.learner import NUM_CANARY_PROMPTS, Learner
@@ -46,9 +46,11 @@ def test_a_push_carries_the_log_probs_of_its_own_weights(pushed, language_model,
     assert metadata["hintwise.format"] == "full"
     policy = Policy(language_model)
     apply(policy, read(pushed))
-    encoded = canary.encode(sent, encoder)
+    encoded = canary.encode(sent, policy, encoder)
     with torch.no_grad():
-        found = policy(collate([each.prompt for each in encoded], [each.phrases for each in encoded])).log_probs
+        found = policy(
+            collate_candidates([each.prompt for each in encoded], [each.candidates for each in encoded])
+        ).log_probs
     canary.check(sent, found.tolist(), beta=policy.beta.item(), num_parameters=language_model.num_parameters)
 
 
