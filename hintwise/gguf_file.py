@@ -7,7 +7,9 @@ numbers do not depend on which kernels are installed; a parameter takes 4 bytes 
 
 from __future__ import annotations
 
+from contextlib import redirect_stderr
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,7 +50,8 @@ def load_gguf(path: Path) -> tuple[PreTrainedTokenizerBase, Any, dict[str, Any]]
     from transformers import GgufConfig  # here, for older versions lack it
 
     # transformers is asked for a directory and would also heed a tokenizer that lies there.
-    with TemporaryDirectory(prefix="hintwise-gguf-") as alone:
+    # Its progress bar has no switch, and a log in JSON no room for one; what it has to say, it says by logging.
+    with TemporaryDirectory(prefix="hintwise-gguf-") as alone, redirect_stderr(StringIO()):
         (Path(alone) / "model.gguf").symlink_to(path.resolve())
         tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf")
         loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -116,6 +116,11 @@ def test_a_policy_scores_as_one_forward_a_phrase_does(model):
             assert score == pytest.approx(expected, abs=1e-5, rel=1e-5)
 
 
+def test_nothing_is_printed_while_it_is_read(path, capsys):
+    load_language_model(path)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_files_beside_it_are_not_heeded(model, path, tmp_path):
     linked = tmp_path / "tiny.gguf"
     linked.symlink_to(path)
