@@ -18,11 +18,10 @@ Requests forbid unknown fields; answers ignore them, so an older client reads a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from hintwise.fields import (
     MAX_GUIDANCE_OBSERVATIONS,
@@ -69,6 +68,7 @@ class ActRequest(Request):
         ge=0,
         le=1,
         allow_inf_nan=False,
+        validate_default=True,  # whether it may be missing depends on `mode`
         description="Needed by mode `epsilon`: chance of a uniform action.",
     )
     temperature: float = Field(
@@ -78,17 +78,17 @@ class ActRequest(Request):
         default=None, description="One for the request (item i draws from (seed, i)), or one per observation."
     )
 
-    @model_validator(mode="after")
-    def _check_lengths(self) -> Self:
-        count = len(self.observations)
-        _check_one_each("task", self.task, count)
-        _check_one_each("hints", self.hints, count)
-        _check_one_each("seed", self.seed, count)
-        if self.actions is not None and isinstance(self.actions[0], list):
-            _check_one_each("actions", self.actions, count)
-        if self.mode == "epsilon" and self.epsilon is None:
-            raise ValueError('mode "epsilon" needs "epsilon", a number from 0 to 1')
-        return self
+    @field_validator("actions", "task", "hints", "seed")
+    @classmethod
+    def _check_length(cls, value: object, info: ValidationInfo) -> object:
+        return _one_each(value, info)
+
+    @field_validator("epsilon")
+    @classmethod
+    def _check_epsilon(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is None and info.data.get("mode") == "epsilon":
+            raise ValueError('is missing: mode "epsilon" needs a number from 0 to 1')
+        return value
 
 
 class ActResult(Answer):
@@ -129,14 +129,10 @@ class GuidanceRequest(Request):
     seed: Seed | list[Seed] | None = None
     stream: bool = Field(default=False, description="Answer as server-sent events: `token`, then `done` or `error`.")
 
-    @model_validator(mode="after")
-    def _check_lengths(self) -> Self:
-        count = len(self.observations)
-        _check_one_each("task", self.task, count)
-        _check_one_each("seed", self.seed, count)
-        if self.actions is not None and isinstance(self.actions[0], list):
-            _check_one_each("actions", self.actions, count)
-        return self
+    @field_validator("actions", "task", "seed")
+    @classmethod
+    def _check_length(cls, value: object, info: ValidationInfo) -> object:
+        return _one_each(value, info)
 
 
 class Hint(Answer):
@@ -284,7 +280,10 @@ class Problem(Answer):
     errors: list[ProblemEntry] = []
 
 
-def _check_one_each(name: str, value: object, count: int) -> None:
-    """Raises when `value` is a list whose length is not the number of observations."""
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) != count:
-        raise ValueError(f"{name} has {len(value)} entries for {count} observations")
+def _one_each(value: object, info: ValidationInfo) -> object:
+    """Returns `value`, and refuses a list whose length is not the number of observations."""
+    observations = info.data.get("observations")  # missing where they are wrong themselves
+    for_all = info.field_name == "actions" and isinstance(value, list) and isinstance(value[0], str)
+    if isinstance(value, list) and not for_all and observations is not None and len(value) != len(observations):
+        raise ValueError(f"has {len(value)} entries for {len(observations)} observations")
+    return value

@@ -229,7 +229,7 @@ async def test_a_bad_field_is_refused_by_name(service, field, value):
 @pytest.mark.parametrize(("field", "value"), [("task", ["a"]), ("seed", [1, 2, 3]), ("actions", [["a"]])])
 async def test_a_list_of_the_wrong_length_is_refused_by_name(service, field, value):
     refusal = await service.refused("/guidance", {"observations": [TEXT] * 2, field: value})
-    assert f"{field} has {len(value)} entries for 2 observations" in refusal.text
+    assert refusal.fields == {field: f"has {len(value)} entries for 2 observations"}
 
 
 async def test_a_prompt_without_room_for_the_hint_is_named_with_both_counts(service, embedded):

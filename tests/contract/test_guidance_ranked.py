@@ -204,12 +204,12 @@ async def test_a_long_list_of_candidates_keeps_to_the_token_budget(start):
 async def test_a_split_keeps_every_candidate_in_order(service):
     encoder = service.engine.ranker.encoder
     candidates = tuple(f"{n} " * (1 + n % 7) for n in range(60))
-    scored = ScoredPrompt(encoder.encode(TEXT), encoder.phrases(candidates))
+    prompt, phrases = encoder.encode(TEXT), encoder.phrases(candidates)
     for budget in (1, 100, 1_000, 10**6):
-        parts = _split(scored, budget)
-        assert [ids for part in parts for ids in part.token_ids] == list(scored.phrases.token_ids)
+        parts = _split(phrases, len(prompt), budget)
+        assert [ids for part in parts for ids in part.token_ids] == list(phrases.token_ids)
         for part in parts:
-            tokens = len(part.rows) * (len(scored.prompt) + part.longest_row)
+            tokens = len(part.rows) * (len(prompt) + part.longest_row)
             assert tokens <= budget or len(part.token_ids) == 1
 
 
