@@ -296,6 +296,8 @@ def test_exit_with_parent_ends_with_the_parent(tmp_path, when):
             os.kill(child, signal.SIGKILL)
         assert ended, "the service outlived its parent"
     finally:
+        parent.kill()  # it would wait for ever for a service that could not start
+        parent.wait()
         parent.stdout.close()
         os.close(alive)
 
