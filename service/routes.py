@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Depends, Path, Request
-from fastapi.responses import FileResponse, PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 
@@ -37,6 +37,7 @@ from service.guidance_stream import guide_or_stream
 from service.request_context import CLIENT_LEFT
 from service.reward import reward
 from service.reward_scorer import SCORERS
+from service.weight_download import KeptFile
 from service.weight_swap import WeightSwap, weights_info
 
 READY_TIMEOUT_S = 5.0
@@ -92,13 +93,12 @@ async def get_weights(engine: CurrentEngine) -> WeightsInfo:
     return weights_info(engine)
 
 
-@router.get("/weights/{policy_version}", response_class=FileResponse, tags=["weights"])
+@router.get("/weights/{policy_version}", response_class=Response, tags=["weights"])
 async def download_weights(
     engine: CurrentEngine, policy_version: Annotated[str, Path(description="A retained version.")]
 ) -> Response:
     """Streams a retained version as a safetensors file."""
-    path = engine.store.path_of(_version_number(policy_version))
-    return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+    return KeptFile(engine.store.path_of(_version_number(policy_version)))
 
 
 @router.put("/weights", response_model=WeightsInfo, tags=["weights"])
