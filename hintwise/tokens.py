@@ -15,6 +15,7 @@ shares that row too. Where every action is decided by one distinct token, one ro
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ class TextEncoder:
         self._max_cached_tokens = max_cached_tokens
         self._num_cached_tokens = 0
         self._known: OrderedDict[str, TokenIds] = OrderedDict()  # for its popitem: a dict's is slow at the old end
+        self._remembering = threading.Lock()  # guards both: much text is tokenized in a thread of its own
         self.phrases: Callable[[tuple[str, ...]], PhraseSet] = lru_cache(4_096)(self._encode_phrases)
 
     def encode(self, text: str) -> TokenIds:
@@ -113,12 +115,21 @@ class TextEncoder:
         new = [text for text, ids in found.items() if ids is None]
         for text in new:
             self.check_length(text)
-        for text, tokens in zip(new, self._tokenize(new) if new else (), strict=True):
-            found[text] = self._known[text] = self._start + tuple(tokens)
-            self._num_cached_tokens += len(tokens)
-        while self._known and self._num_cached_tokens > self._max_cached_tokens:
-            self._num_cached_tokens -= len(self._known.popitem(last=False)[1])
+        tokenized = self._tokenize(new) if new else []
+        with self._remembering:
+            for text, tokens in zip(new, tokenized, strict=True):
+                found[text] = encoded = self._start + tuple(tokens)
+                self._remember(text, encoded)
         return [ids for text in texts if (ids := found[text]) is not None]
+
+    def _remember(self, text: str, ids: TokenIds) -> None:
+        """Keeps the ids of a text, and forgets the oldest ones beyond the limit. Needs the lock."""
+        if text in self._known:  # another thread tokenized it at the same time; it is to be counted once
+            return
+        self._known[text] = ids
+        self._num_cached_tokens += len(ids)
+        while self._num_cached_tokens > self._max_cached_tokens:
+            self._num_cached_tokens -= len(self._known.popitem(last=False)[1])
 
     def check_length(self, text: str) -> None:
         """Raises `InvalidRequest` when a text is too long for the model, whatever its tokens.

@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +8,23 @@ from hypothesis import strategies as st
 
 from hintwise.errors import InvalidRequest
 from hintwise.tokens import PhraseSet, TextEncoder, collate
+
+
+class WithStart:
+    """A tokenizer of words, with a start token, that counts the texts it is asked for."""
+
+    bos_token_id = 5
+
+    def __init__(self):
+        self.num_asked = 0
+
+    def encode(self, text, add_special_tokens=True):
+        self.num_asked += 1
+        return ([5] if add_special_tokens else []) + [len(word) + 10 for word in text.split()]
+
+    def get_vocab(self):
+        return {"word": 0}
+
 
 phrase = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
 
@@ -92,16 +112,7 @@ def test_what_follows_the_prompt_counts(encoder):
         encoder.check_fits(2045, 4)
 
 
-def test_a_start_token_goes_in_front_of_prompts_and_not_of_phrases(embedded):
-    class WithStart:
-        bos_token_id = 5
-
-        def encode(self, text, add_special_tokens=True):
-            return ([5] if add_special_tokens else []) + [len(word) + 10 for word in text.split()]
-
-        def get_vocab(self):
-            return {"word": 0}
-
+def test_a_start_token_goes_in_front_of_prompts_and_not_of_phrases():
     encoder = TextEncoder(WithStart(), max_tokens=100)
     assert encoder.encode("go on") == (5, 12, 12)
     assert encoder.phrases(("go",)).token_ids == ((12,),)
@@ -110,3 +121,34 @@ def test_a_start_token_goes_in_front_of_prompts_and_not_of_phrases(embedded):
 def test_phrase_sets_are_remembered(encoder):
     assert encoder.phrases(("a", "b")) is encoder.phrases(("a", "b"))
     assert np.unique([id(encoder.phrases((name,))) for name in "cd"]).size == 2
+
+
+def test_the_prompts_that_are_kept_are_bounded_by_all_their_tokens():
+    tokenizer = WithStart()
+    encoder = TextEncoder(tokenizer, max_tokens=100, max_cached_tokens=20)
+    texts = ["a" * length for length in range(1, 60)]  # two tokens each, with the start token
+    for text in texts:
+        encoder.encode(text)
+    tokenizer.num_asked = 0
+    encoder.encode_all(texts)
+    assert tokenizer.num_asked == len(texts) - 10
+
+
+def test_a_prompt_that_two_threads_tokenize_at_once_is_counted_once():
+    tokenizer, both = WithStart(), threading.Barrier(2)
+    encoder = TextEncoder(tokenizer, max_tokens=100, max_cached_tokens=20)
+    tokenize = encoder._tokenize
+
+    def together(texts):
+        both.wait(30)
+        return tokenize(texts)
+
+    encoder._tokenize = together
+    texts = ["a" * length for length in range(1, 11)]  # as many as are kept
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(encoder.encode_all, [texts, texts])
+    assert first == second
+    encoder._tokenize = tokenize
+    tokenizer.num_asked = 0
+    encoder.encode_all(texts)
+    assert tokenizer.num_asked == 0
