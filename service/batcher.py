@@ -23,11 +23,10 @@ from typing import Generic, NamedTuple
 
 from hintwise.errors import DeadlineExceeded, InferenceFailed, Offence, Overloaded, Unavailable
 from service.batch_run import Batch, Entry, Forward, Item, ItemFailed, Result, Steps, fail, on_event_loop, run_batch
-from service.inference_thread import InferenceThread
+from service.inference_thread import STOPPING, InferenceThread
 
 MAX_RETRY_AFTER_S = 30.0
 TOO_LATE = "the request's time ran out before its batch was done; raise X-Request-Timeout-Ms or send less"
-STOPPING = "the service is stopping"
 
 
 class Underway(NamedTuple, Generic[Item, Result]):

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from hintwise.errors import DeadlineExceeded, Unavailable
 
+STOPPING = "the service is stopping"
 T = TypeVar("T")
 
 
@@ -38,7 +39,10 @@ class InferenceThread:
             Unavailable: The thread stopped before it ran.
         """
         now = asyncio.get_running_loop().time
-        future = self._executor.submit(job)
+        try:
+            future = self._executor.submit(job)
+        except RuntimeError:  # stopped
+            raise Unavailable(STOPPING) from None
         outcome = asyncio.wrap_future(future)
         try:
             await asyncio.wait({outcome}, timeout=None if deadline is None else max(0.0, deadline - now()))
@@ -48,7 +52,7 @@ class InferenceThread:
         if not future.cancelled():
             return outcome.result()
         if deadline is None or now() < deadline:
-            raise Unavailable("the service is stopping")
+            raise Unavailable(STOPPING)
         raise DeadlineExceeded(
             "the model thread was busy until the request's time ran out, and nothing was changed; "
             "raise X-Request-Timeout-Ms, or try again"
