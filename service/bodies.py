@@ -72,6 +72,8 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
         if not working.done():
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
+        elif not working.cancelled():
+            working.exception()  # taken: of a failure that met our own end, asyncio would log every word
 
 
 def deadline_of(request: Request, *, default_ms: int, max_ms: int) -> float:
