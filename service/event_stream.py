@@ -76,8 +76,10 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             async with asyncio.timeout_at(self._deadline):
-                await _send_events(send, self._first)
-                async for events in self._rest:
+                events = self._first
+                await _send_events(send, events)
+                while events[-1].name not in LAST:  # nothing may follow it, however long the source takes to end
+                    events = await anext(self._rest)
                     await _send_events(send, events)
         except Exception as error:  # noqa: BLE001 (the status is out: an event is the only way left to tell)
             async with asyncio.timeout(LAST_WORDS_S):
