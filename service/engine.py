@@ -27,7 +27,7 @@ from service.inference_thread import InferenceThread
 from service.metrics import Metrics
 from service.policy_runner import PolicyRunner
 from service.settings import Settings
-from service.weight_store import WeightStore
+from service.weight_store import StoreUnusable, WeightStore
 
 log = structlog.get_logger("service")
 SPARE_BYTES = 2**20
@@ -66,6 +66,10 @@ class Engine:
         self.store = WeightStore(settings.weights_dir, max_retained=settings.max_retained_versions)
         try:
             self._serve_last_version()
+        except OSError as error:  # the disk is full, or a file is not ours
+            self.store.close()
+            told = f"{settings.weights_dir} cannot be used ({error}); pass another --weights-dir"
+            raise StoreUnusable(told) from error
         except BaseException:
             self.store.close()
             raise

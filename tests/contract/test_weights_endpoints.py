@@ -1,6 +1,7 @@
 """`GET` and `PUT /weights`, line by line of DESIGN section 2: what is refused leaves the old version serving."""
 
 import asyncio
+import errno
 import json
 import pickle
 import re
@@ -16,7 +17,7 @@ from hintwise.errors import HintwiseError
 from hintwise.language_model import EMBEDDED_DIR
 from service.engine import Engine
 from service.settings import Settings
-from service.weight_store import StoreUnusable
+from service.weight_store import StoreUnusable, WeightStore
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -450,6 +451,18 @@ async def test_no_whole_version_is_a_clear_refusal_to_start(start, tmp_path):
     path.write_bytes(b"")
     with pytest.raises(StoreUnusable, match=r"whole.*--weights-dir"):
         Engine(Settings(weights_dir=tmp_path / "weights"))
+
+
+async def test_a_disk_without_room_for_the_first_version_is_a_clear_refusal_to_start(start, monkeypatch):
+    def fail(store, part):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(WeightStore, "flush", fail)
+        with pytest.raises(StoreUnusable, match=r"No space left.*--weights-dir"):
+            await start().__aenter__()
+    async with start() as service:  # the directory is free, and was left as it should be
+        assert (await service.http.get("/weights")).json()["retained_versions"] == [1]
 
 
 async def test_a_second_service_on_the_directory_is_refused(fresh):
