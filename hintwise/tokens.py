@@ -15,11 +15,9 @@ shares that row too. Where every action is decided by one distinct token, one ro
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -27,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hintwise.bounded_cache import BoundedCache
 from hintwise.errors import InvalidRequest
 from hintwise.prompts import continuation
 
@@ -40,7 +39,7 @@ TokenIds = tuple[int, ...]
 class PhraseSet:
     """Candidate phrases as token ids, and the fewest rows in which all of them can be read.
 
-    Compared by identity: `TextEncoder.phrases` returns one object per list of actions.
+    Compared by identity: `TextEncoder.phrases` returns one object per list of actions while it remembers it.
     """
 
     token_ids: tuple[TokenIds, ...]
@@ -58,6 +57,11 @@ class PhraseSet:
     @property
     def num_actions(self) -> int:
         return len(self.token_ids)
+
+    @cached_property
+    def layout(self) -> _Layout:
+        """Where the tokens stand in a batch."""
+        return _Layout.of(self)
 
     @classmethod
     def of(cls, phrases: Sequence[TokenIds]) -> PhraseSet:
@@ -77,7 +81,7 @@ class TextEncoder:
     Args:
         tokenizer: Any transformers tokenizer.
         max_tokens: Positions of the model; a longer sequence is refused, never cut.
-        max_cached_tokens: Tokens of prompts that are kept, some 40 bytes each.
+        max_cached_tokens: Tokens of prompts that are kept, some 40 bytes each; of phrases half as many.
     """
 
     def __init__(
@@ -91,11 +95,8 @@ class TextEncoder:
             self._start = ()  # no model here wants anything but a start token in front
         longest = max((len(token.encode()) for token in tokenizer.get_vocab()), default=1)
         self._max_bytes = max_tokens * longest
-        self._max_cached_tokens = max_cached_tokens
-        self._num_cached_tokens = 0
-        self._known: OrderedDict[str, TokenIds] = OrderedDict()  # for its popitem: a dict's is slow at the old end
-        self._remembering = threading.Lock()  # guards both: much text is tokenized in a thread of its own
-        self.phrases: Callable[[tuple[str, ...]], PhraseSet] = lru_cache(4_096)(self._encode_phrases)
+        self._prompts: BoundedCache[str, TokenIds] = BoundedCache(max_cached_tokens)
+        self._phrase_sets: BoundedCache[tuple[str, ...], PhraseSet] = BoundedCache(max_cached_tokens // 2)
 
     def encode(self, text: str) -> TokenIds:
         """Returns the ids of a prompt, with the model's start token where it has one.
@@ -111,25 +112,23 @@ class TextEncoder:
         Raises:
             InvalidRequest: As `check_length` does.
         """
-        found = {text: self._known.get(text) for text in texts}
+        found = {text: self._prompts.get(text) for text in texts}
         new = [text for text, ids in found.items() if ids is None]
         for text in new:
             self.check_length(text)
-        tokenized = self._tokenize(new) if new else []
-        with self._remembering:
-            for text, tokens in zip(new, tokenized, strict=True):
-                found[text] = encoded = self._start + tuple(tokens)
-                self._remember(text, encoded)
+        for text, tokens in zip(new, self._tokenize(new) if new else (), strict=True):
+            encoded = self._start + tuple(tokens)
+            found[text] = self._prompts.keep(text, encoded, len(encoded))
         return [ids for text in texts if (ids := found[text]) is not None]
 
-    def _remember(self, text: str, ids: TokenIds) -> None:
-        """Keeps the ids of a text, and forgets the oldest ones beyond the limit. Needs the lock."""
-        if text in self._known:  # another thread tokenized it at the same time; it is to be counted once
-            return
-        self._known[text] = ids
-        self._num_cached_tokens += len(ids)
-        while self._num_cached_tokens > self._max_cached_tokens:
-            self._num_cached_tokens -= len(self._known.popitem(last=False)[1])
+    def phrases(self, phrases: tuple[str, ...]) -> PhraseSet:
+        """Returns the phrases that may follow a prompt, as token ids."""
+        known = self._phrase_sets.get(phrases)
+        if known is not None:
+            return known
+        made = PhraseSet.of([tuple(ids) for ids in self._tokenize(list(map(continuation, phrases)))])
+        num_padded_tokens = made.num_actions * (made.longest_row + 1)  # its layout is padded
+        return self._phrase_sets.keep(phrases, made, num_padded_tokens)
 
     def check_length(self, text: str) -> None:
         """Raises `InvalidRequest` when a text is too long for the model, whatever its tokens.
@@ -147,9 +146,6 @@ class TextEncoder:
                 f"{num_prompt_tokens} prompt tokens and {num_more} to follow, "
                 f"but the model reads at most {self.max_tokens}"
             )
-
-    def _encode_phrases(self, phrases: tuple[str, ...]) -> PhraseSet:
-        return PhraseSet.of([tuple(ids) for ids in self._tokenize(list(map(continuation, phrases)))])
 
 
 @dataclass(frozen=True)
@@ -182,7 +178,7 @@ def collate(prompts: Sequence[TokenIds], phrase_sets: Sequence[PhraseSet]) -> Ph
         prompts: (B,) ids of each prompt, at least one.
         phrase_sets: (B,) candidates of each prompt; repeats are free.
     """
-    layouts = {phrase_set: _Layout.of(phrase_set) for phrase_set in set(phrase_sets)}
+    layouts = {phrase_set: phrase_set.layout for phrase_set in set(phrase_sets)}
     items = [layouts[phrase_set] for phrase_set in phrase_sets]
     lengths = np.array([len(prompt) for prompt in prompts])  # (B,)
     first_row = _starts([layout.num_rows for layout in items])  # (B,)
@@ -249,7 +245,6 @@ class _Layout:
     token_mask: np.ndarray  # (A, J) bool
 
     @classmethod
-    @lru_cache(4_096)
     def of(cls, phrase_set: PhraseSet) -> _Layout:
         shape = len(phrase_set.token_ids), max(map(len, phrase_set.token_ids))
         token_scores, token_ids = np.zeros((2, *shape), dtype=np.int64)

@@ -1,4 +1,6 @@
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -152,3 +154,20 @@ def test_a_prompt_that_two_threads_tokenize_at_once_is_counted_once():
     tokenizer.num_asked = 0
     encoder.encode_all(texts)
     assert tokenizer.num_asked == 0
+
+
+def test_phrases_are_remembered_by_their_tokens_not_by_their_number():
+    encoder = TextEncoder(WithStart(), max_tokens=100, max_cached_tokens=2_000)
+    lists = [tuple(f"{'a ' * 9}{'b' * number}{'c' * k}" for k in range(10)) for number in range(1, 31)]
+    made = [encoder.phrases(phrases) for phrases in lists]  # 100 tokens each, and half of 2,000 are kept
+    kept = [encoder.phrases(phrases) is before for phrases, before in zip(reversed(lists), reversed(made), strict=True)]
+    assert kept == [True] * 10 + [False] * 20
+
+
+def test_the_layout_of_phrases_lives_no_longer_than_they():
+    phrases = PhraseSet.of([(1, 2), (1, 3)])
+    collate([(7, 8)], [phrases])
+    gone = weakref.ref(phrases)
+    del phrases
+    gc.collect()
+    assert gone() is None
