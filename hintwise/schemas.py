@@ -38,9 +38,9 @@ API_VERSION = 1
 
 
 class Request(BaseModel):
-    """A request body: an unknown field is an error, so a typo never passes in silence."""
+    """A request body: an unknown field is an error, and "1" is no number, so a typo never passes in silence."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), strict=True)
 
 
 class Answer(BaseModel):

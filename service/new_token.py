@@ -9,7 +9,7 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from hintwise.errors import HintwiseError
@@ -70,10 +70,29 @@ def new_token(name: str, scopes: Sequence[str], tokens_file: Path, token_file: P
         token = secrets.token_urlsafe(NUM_TOKEN_BYTES)
         lines = text.removesuffix("\n").split("\n") if text else []
         kept = [line for line in lines if not line.strip().startswith(f"{name}:")]
-        if token_file is not None:  # before the service knows it: if the other file fails, all it opens is nothing
-            _write(token_file, f"{token}\n", keep_mode=False)
-        _write(tokens_file, "".join(f"{line}\n" for line in [*kept, _entry(name, scopes, token)]), keep_mode=True)
+        entries = "".join(f"{line}\n" for line in [*kept, _entry(name, scopes, token)])
+        with ExitStack() as parts:  # both are written before either takes its place: a full disk changes neither
+            written = [(parts.enter_context(_written_beside(tokens_file, entries, keep_mode=True)), tokens_file)]
+            if token_file is not None:
+                part = parts.enter_context(_written_beside(token_file, f"{token}\n", keep_mode=False))
+                written.append((part, token_file))
+            for part, path in written:
+                part.replace(path)
     return token
+
+
+def is_known(name: str, scopes: Sequence[str], tokens_file: Path, token_file: Path) -> bool:
+    """Returns whether the token in `token_file` is the one that `tokens_file` has under `name`, with these scopes.
+
+    Raises:
+        TokensUnusable: The tokens file is damaged.
+    """
+    if not (tokens_file.exists() and token_file.exists()):
+        return False
+    digest = digest_of(token_file.read_bytes().strip())
+    wanted = name, frozenset(scopes), digest
+    known = parse_tokens(read_text(tokens_file), tokens_file)
+    return wanted in [(token.name, frozenset(token.scopes), token.sha256) for token in known]
 
 
 def _entry(name: str, scopes: Sequence[str], token: str) -> str:
@@ -93,12 +112,14 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write(path: Path, text: str, *, keep_mode: bool) -> None:
-    """Replaces a file as a whole, so that nobody reads half of it; owner and, if asked, mode stay.
+@contextmanager
+def _written_beside(path: Path, text: str, *, keep_mode: bool) -> Iterator[Path]:
+    """Yields a whole file with `text`, ready to take the place of `path`; removes it where it did not.
 
-    Otherwise the mode is 0600.
+    Its owner, and if asked its mode, are those of the file that is there; otherwise the mode is 0600.
     """
-    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    part = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             if path.exists():  # somebody else may own it, and the service belong to a group that reads it
@@ -109,10 +130,9 @@ def _write(path: Path, text: str, *, keep_mode: bool) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink()
-        raise
+        yield part
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -138,10 +158,16 @@ def _read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="FILE",
         help="gets the token itself, with mode 0600, for HINTWISE_TOKEN_FILE; without it the token is printed, once",
     )
-    parser.add_argument("--replace", action="store_true", help="take the place of a token that has this name")
+    taken = parser.add_mutually_exclusive_group()
+    taken.add_argument("--replace", action="store_true", help="take the place of a token that has this name")
+    taken.add_argument(
+        "--keep", action="store_true", help="leave a token of this name that fits --token-file alone, replace any other"
+    )
     given = parser.parse_args(arguments)
     if not NAME.fullmatch(given.name):
         parser.error("NAME must be 1 to 64 letters, digits, dots, hyphens or underscores")
+    if given.keep and given.token_file is None:
+        parser.error("--keep compares with the token in --token-file; name one")
     given.scopes = list(dict.fromkeys(given.scopes.split(",")))
     if unknown := sorted(set(given.scopes) - set(SCOPES)):
         parser.error(f"--scopes: {unknown[0]!r} is none; choose among {', '.join(SCOPES)}, separated by commas")
@@ -151,8 +177,12 @@ def _read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status: 0, 1 no token was made, 2 wrong usage."""
     given = _read_arguments(arguments)
+    replace = given.replace or given.keep
     try:
-        token = new_token(given.name, given.scopes, given.tokens_file, given.token_file, replace=given.replace)
+        if given.keep and is_known(given.name, given.scopes, given.tokens_file, given.token_file):
+            print(f"the token {given.name} in {given.token_file} is known and stays", file=sys.stderr)  # noqa: T201
+            return 0
+        token = new_token(given.name, given.scopes, given.tokens_file, given.token_file, replace=replace)
     except (HintwiseError, OSError) as error:
         print(f"{PROG}: {error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -156,6 +156,8 @@ class Settings(BaseSettings):
                 "readout head answers for one list of actions; pass either --head-actions 'push left,push right' "
                 "or --head-env-id CartPole-v1"
             )
+        if self.readout == "head" and {"alpha", "beta"} & self.model_fields_set:
+            raise ValueError("alpha and beta scale the scores of phrases; leave them out with --readout head")
         if self.readout == "phrase" and given:
             raise ValueError(f"--{given[0].replace('_', '-')} is for --readout head; add that, or leave it out")
         try:

@@ -361,6 +361,7 @@ def test_an_open_address_is_refused_with_what_to_do(capsys, monkeypatch, host):
         (["--max-batch-tokens", "0"], "--max-batch-tokens"),
         (["--max-queue-observations", "100"], "--max-queue-observations"),
         (["--readout", "guess"], "--readout"),
+        (["--readout", "head", "--head-actions", "a,b", "--alpha", "1"], "alpha"),
         (["--log-level", "loud"], "--log-level"),
     ],
 )

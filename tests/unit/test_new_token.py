@@ -93,6 +93,42 @@ def test_a_token_file_that_is_there_is_not_lost(file, tmp_path, capsys):
     assert not file.exists()
 
 
+def test_keep_leaves_a_token_alone_that_fits_and_replaces_any_other(file, tmp_path, capsys):
+    token_file = tmp_path / "trainer.token"
+    keep = "--token-file", token_file, "--keep"
+    assert make(file, "trainer", *keep) == 0
+    first, entries = token_file.read_text(), file.read_text()
+    assert make(file, "trainer", *keep) == 0
+    assert (token_file.read_text(), file.read_text()) == (first, entries)
+    assert "stays" in capsys.readouterr().err
+    assert make(file, "trainer", *keep, scopes="infer") == 0  # other scopes are another token
+    assert token_file.read_text() != first
+    token_file.write_text("lost\n")
+    assert make(file, "trainer", *keep, scopes="infer") == 0
+    [known] = read_tokens(file)
+    assert known.sha256 == digest_of(token_file.read_bytes().strip())
+    with pytest.raises(SystemExit):
+        make(file, "trainer", "--keep")
+
+
+def test_a_tokens_file_that_cannot_be_written_leaves_the_token_as_it_was(file, tmp_path, monkeypatch):
+    token_file = tmp_path / "trainer.token"
+    make(file, "trainer", "--token-file", token_file)
+    before = token_file.read_text(), file.read_text()
+    fsync, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError("no space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert make(file, "trainer", "--token-file", token_file, "--replace") == 1
+    assert (token_file.read_text(), file.read_text()) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tokens", "trainer.token"]
+
+
 def test_one_file_cannot_be_both(file, capsys):
     assert make(file, "trainer", "--token-file", file.parent / "." / file.name) == 1
     assert "one file" in capsys.readouterr().err
