@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from hintwise.tokens import TextEncoder, TokenIds
+from service.faults import ItemFaults
 from service.policy_runner import PolicyRunner, ScoredPrompt
-from service.states import blamed_on
 
 MANY_CHARS = 50_000
 """Texts longer than this together are tokenized in a thread, so that the event loop goes on answering."""
@@ -28,28 +29,52 @@ async def scored_prompts(
         place_of: Names question i as the caller's request knows it.
 
     Raises:
-        InvalidRequest: One does not fit the model; the offence names its place.
+        InvalidRequest: Some do not fit the model; offences name their places.
     """
-    encoder = runner.encoder
     distinct = {actions for _, actions in questions}
 
     def encode() -> list[ScoredPrompt]:
         known = {actions: runner.candidates(actions) for actions in distinct}
-        i = 0
-        with blamed_on(lambda: place_of(i)):
-            for i in range(len(questions)):
-                encoder.check_length(questions[i][0])
-            ids = encoder.encode_all([text for text, _ in questions])
-            prompts = [
-                ScoredPrompt(prompt, known[actions]) for prompt, (_, actions) in zip(ids, questions, strict=True)
-            ]
-            for i in range(len(prompts)):
-                encoder.check_fits(len(prompts[i].prompt), prompts[i].candidates.longest_row)
-        return prompts
+        candidates = [known[actions] for _, actions in questions]
+        texts, longest = [text for text, _ in questions], [each.longest_row for each in candidates]
+        prompts = fitting_prompts(runner.encoder, texts, longest, place_of)
+        return [ScoredPrompt(*each) for each in zip(prompts, candidates, strict=True)]
 
     num_chars = sum(len(text) for text, _ in questions)
     num_chars += sum(len(action) for actions in distinct for action in actions)
     return await off_the_event_loop_if_long(num_chars, encode)
+
+
+def fitting_prompts(
+    encoder: TextEncoder, texts: Sequence[str], num_to_follow: Sequence[int], place_of: Callable[[int], str]
+) -> list[TokenIds]:
+    """Returns the token ids of each prompt.
+
+    Args:
+        encoder: Of the model that will read them.
+        texts: (B,) prompts.
+        num_to_follow: (B,) tokens that the model must have room for behind each.
+        place_of: Names prompt i as the caller's request knows it.
+
+    Raises:
+        InvalidRequest: Some do not fit the model; offences name their places.
+    """
+    faults = ItemFaults(place_of)
+
+    def short_enough(i: int) -> int:
+        encoder.check_length(texts[i])
+        return i
+
+    kept = faults.each(range(len(texts)), short_enough)
+    prompts = dict(zip(kept, encoder.encode_all([texts[i] for i in kept]), strict=True))
+
+    def fitting(i: int) -> TokenIds:
+        encoder.check_fits(len(prompts[i]), num_to_follow[i])
+        return prompts[i]
+
+    fit = faults.each(kept, fitting)
+    faults.raise_any()
+    return fit
 
 
 async def off_the_event_loop_if_long(num_chars: int, encode: Callable[[], T]) -> T:

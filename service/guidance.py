@@ -9,12 +9,12 @@ from hintwise.errors import InvalidRequest, Offence
 from hintwise.prompts import guidance_prompt
 from hintwise.schemas import GuidanceRequest
 from service.action_draw import item_seeds
-from service.encoding import off_the_event_loop_if_long
+from service.encoding import fitting_prompts, off_the_event_loop_if_long
 from service.engine import Engine
 from service.hint_generator import HINTS_PER_ITEM, HintRequest, WrittenHint
 from service.hint_reader import HintReader
 from service.ranking import ranked_hints
-from service.states import State, blamed_on, states_of
+from service.states import State, states_of
 
 
 async def guide(
@@ -73,14 +73,9 @@ def _hint_requests(
 ) -> list[HintRequest]:
     seeds, places = item_seeds(request.seed, len(states))
     wanted: list[HintRequest] = []
-    encoder, i = engine.hints.encoder, 0
     texts = [guidance_prompt(state.text, task=state.task, actions=state.actions) for state in states]
-    with blamed_on(lambda: f"observations[{i}]"):
-        for i in range(len(texts)):
-            encoder.check_length(texts[i])
-        prompts = encoder.encode_all(texts)
-        for i in range(len(texts)):
-            encoder.check_fits(len(prompts[i]), request.max_new_tokens)
+    room = [request.max_new_tokens] * len(texts)
+    prompts = fitting_prompts(engine.hints.encoder, texts, room, "observations[{}]".format)
     for i, prompt in enumerate(prompts):
         for k in range(request.num_hints):
             item = int(places[i]) * HINTS_PER_ITEM + k

@@ -7,8 +7,8 @@ from typing import Any
 from hintwise.schemas import RewardRequest
 from service.encoding import Question, scored_prompts
 from service.engine import Engine
+from service.faults import ItemFaults
 from service.reward_scorer import Scorer, scorer_named
-from service.states import blamed_on
 
 
 async def reward(engine: Engine, request: RewardRequest, *, deadline: float) -> dict[str, Any]:
@@ -20,7 +20,10 @@ async def reward(engine: Engine, request: RewardRequest, *, deadline: float) -> 
     """
     scorer = scorer_named(request.scorer)
     questions = _questions(scorer, request)
-    first_asked = {question: i for i, asked in reversed(list(enumerate(questions))) for question in asked}
+    first_asked: dict[Question, int] = {}
+    for i, asked in enumerate(questions):
+        for question in asked:
+            first_asked.setdefault(question, i)
     distinct = list(first_asked)  # each prompt is scored once, however many items ask it
 
     def place_of(index: int) -> str:
@@ -38,8 +41,7 @@ async def reward(engine: Engine, request: RewardRequest, *, deadline: float) -> 
 
 
 def _questions(scorer: Scorer, request: RewardRequest) -> list[list[Question]]:
-    questions: list[list[Question]] = []
-    with blamed_on(lambda: f"items[{len(questions)}]"):
-        for item in request.items:
-            questions.append(scorer.questions(item))  # noqa: PERF401 (its length tells where a failure was)
+    faults = ItemFaults("items[{}]".format)
+    questions = faults.each(range(len(request.items)), lambda i: scorer.questions(request.items[i]))
+    faults.raise_any()
     return questions

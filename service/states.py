@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hintwise.describers import DESCRIBED_ENV_IDS, Describer, describer_for
-from hintwise.errors import InvalidRequest, Offence
+from hintwise.errors import InvalidRequest
 from hintwise.schemas import ActRequest, GuidanceRequest
+from service.faults import ItemFaults, blamed_on
 
 
 class State(NamedTuple):
@@ -25,13 +25,15 @@ def states_of(request: ActRequest | GuidanceRequest) -> list[State]:
     """Returns one state per observation of the request.
 
     Raises:
-        InvalidRequest: An observation cannot be read; offences name it.
+        InvalidRequest: Observations cannot be read; offences name each.
     """
     describer = _describer(request.env_id)
     count = len(request.observations)
     default_task = describer.task if describer else None
     tasks = request.task if isinstance(request.task, list) else [request.task or default_task] * count
-    texts = [_text(i, observation, describer) for i, observation in enumerate(request.observations)]
+    faults = ItemFaults("observations[{}]".format)
+    texts = faults.each(range(count), lambda i: _text(request.observations[i], describer))
+    faults.raise_any()
     if request.actions is None:
         return [_described(request, i, texts[i], tasks[i], describer) for i in range(count)]
     if isinstance(request.actions[0], str):
@@ -41,40 +43,21 @@ def states_of(request: ActRequest | GuidanceRequest) -> list[State]:
     return [State(text, task, actions, None) for text, task, actions in zip(texts, tasks, lists, strict=True)]
 
 
-@contextmanager
-def blamed_on(where: Callable[[], str]) -> Iterator[None]:
-    """Puts the place that `where` returns in front of the fields an `InvalidRequest` names, or names it alone.
-
-    A function, so that one block around a loop can tell which item it was at.
-    """
-    try:
-        yield
-    except InvalidRequest as error:
-        place = where()
-        named = [Offence(f"{place}.{field}", message) for field, message in error.errors]
-        raise InvalidRequest(
-            error.detail if named else "the request is not valid", errors=named or [Offence(place, error.detail)]
-        ) from error
-
-
 def _describer(env_id: str | None) -> Describer | None:
     if env_id is None:
         return None
-    with blamed_on(lambda: "env_id"):
+    try:
         return describer_for(env_id)
+    except InvalidRequest as error:
+        raise blamed_on("env_id", error) from error
 
 
-def _text(index: int, observation: object, describer: Describer | None) -> str:
+def _text(observation: object, describer: Describer | None) -> str:
     if isinstance(observation, str):
         return observation
-    place = f"observations[{index}]"
     if describer is None:
-        raise InvalidRequest(
-            "raw observations need env_id",
-            errors=[Offence(place, f"not text; send text, or env_id, one of {', '.join(DESCRIBED_ENV_IDS)}")],
-        )
-    with blamed_on(lambda: place):
-        return describer.describe(observation)
+        raise InvalidRequest(f"not text; send text, or env_id, one of {', '.join(DESCRIBED_ENV_IDS)}")
+    return describer.describe(observation)
 
 
 def _described(
