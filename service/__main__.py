@@ -25,23 +25,32 @@ from service.settings import Settings
 PARENT_CHECK_S = 1.0
 KEEP_ALIVE_S = 75
 """Longer than clients keep an idle connection, so that theirs is never closed under a request."""
+FAREWELL_S = 2
+"""After the time for a shutdown in order, time to tell those who still wait; then their requests are cancelled."""
 log = structlog.get_logger("service")
 
 
 class Server(uvicorn.Server):
-    """Says where it listens once it answers, and may end with the process that started it."""
+    """Says where it listens once it answers, tells callers when it stops, may end with the process that started it."""
 
-    def __init__(self, config: uvicorn.Config, *, listener: socket.socket, exit_with_parent: bool) -> None:
+    def __init__(self, config: uvicorn.Config, *, listener: socket.socket, engine: Engine) -> None:
         super().__init__(config)
         self._listener = listener
-        self._exit_with_parent = exit_with_parent
+        self._engine = engine
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         host, port = self._listener.getsockname()[:2]
         print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)  # noqa: T201
-        if self._exit_with_parent:
+        if self._engine.settings.exit_with_parent:
             self._watching = asyncio.create_task(self._watch_parent())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Lets accepted requests finish; those that have not when the time for it is over are told so."""
+        limit_s = self._engine.settings.shutdown_timeout_s
+        giving_up = asyncio.get_running_loop().call_later(limit_s, self._engine.stop_queues)
+        await super().shutdown(sockets)
+        giving_up.cancel()
 
     async def _watch_parent(self) -> None:
         while os.getppid() == PARENT_PID:  # noqa: ASYNC110 (no event tells of a parent's end)
@@ -82,9 +91,9 @@ def main() -> int:
         server_header=False,
         proxy_headers=False,  # nothing here asks who called
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        timeout_graceful_shutdown=settings.shutdown_timeout_s + FAREWELL_S,
     )
-    server = Server(config, listener=listener, exit_with_parent=settings.exit_with_parent)
+    server = Server(config, listener=listener, engine=engine)
     # uvicorn hands a signal on once it has shut down in order; one that comes before it listens counts, too.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: setattr(server, "should_exit", True))

@@ -49,5 +49,10 @@ def create_app(engine: Engine) -> FastAPI:
     openapi.install(app)
     if tokens is not None:
         app.add_middleware(Access, tokens=tokens, metrics=engine.metrics)
-    app.add_middleware(RequestContext, metrics=engine.metrics, policy_version=lambda: engine.policy.policy_version)
+    app.add_middleware(
+        RequestContext,
+        metrics=engine.metrics,
+        policy_version=lambda: engine.policy.policy_version,
+        stopping=lambda: engine.stopping,
+    )
     return app

@@ -50,6 +50,8 @@ class Engine:
         self.settings = settings
         self.metrics = Metrics()
         self.thread = InferenceThread()
+        self.stopping = False
+        """Whether the queues have been stopped, for good."""
         frozen: dict[str, LanguageModel] = {}
         for name in (settings.guidance, settings.scorer_model):
             frozen.setdefault(name, load_language_model(name, device=settings.device))
@@ -82,14 +84,18 @@ class Engine:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serves the queues inside the block; afterwards the thread and the directory are free."""
-        queues = (self.act_queue, self.reward_queue, self.guidance_queue, self.ranking_queue)
         try:
             yield
         finally:
-            for queue in queues:
-                queue.stop()
+            self.stop_queues()
             await asyncio.to_thread(self.thread.stop)
             self.store.close()
+
+    def stop_queues(self) -> None:
+        """Fails with `Unavailable` what waits for the models, and what comes from now on. For the event loop."""
+        self.stopping = True
+        for queue in (self.act_queue, self.reward_queue, self.guidance_queue, self.ranking_queue):
+            queue.stop()
 
     def _queue(self, kind: str, forward: Forward[Item, Result]) -> Batcher[Item, Result]:
         queue = Batcher(

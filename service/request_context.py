@@ -5,6 +5,7 @@ Pure ASGI: Starlette's BaseHTTPMiddleware would hide a client's disconnect from 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -14,9 +15,11 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hintwise.errors import Unavailable
+from service.batcher import STOPPING
 from service.endpoints import endpoints_at
 from service.metrics import Metrics
-from service.problems import unforeseen
+from service.problems import problem, unforeseen
 
 log = structlog.get_logger("service")
 CLIENT_LEFT = 499
@@ -32,12 +35,21 @@ class RequestContext:
         app: What answers.
         metrics: Where requests are counted.
         policy_version: Gives the version that serves, 0 while none does.
+        stopping: Whether what is cancelled now is cancelled because the process ends.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, policy_version: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        policy_version: Callable[[], int],
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._policy_version = policy_version
+        self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,6 +73,10 @@ class RequestContext:
         with structlog.contextvars.bound_contextvars(request_id=request_id, policy_version=version):
             try:
                 await self._app(scope, receive, send_with_headers)
+            except asyncio.CancelledError:
+                if status or not self._stopping():
+                    raise
+                await problem(Unavailable(STOPPING))(scope, receive, send_with_headers)
             except Exception as error:
                 if status:
                     raise  # the answer has begun: nothing can be taken back
