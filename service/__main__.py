@@ -35,6 +35,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, *, listener: socket.socket, engine: Engine) -> None:
         super().__init__(config)
+        config.timeout_graceful_shutdown = engine.settings.shutdown_timeout_s + FAREWELL_S
         self._listener = listener
         self._engine = engine
 
@@ -91,7 +92,6 @@ def main() -> int:
         server_header=False,
         proxy_headers=False,  # nothing here asks who called
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=settings.shutdown_timeout_s + FAREWELL_S,
     )
     server = Server(config, listener=listener, engine=engine)
     # uvicorn hands a signal on once it has shut down in order; one that comes before it listens counts, too.

@@ -1,9 +1,12 @@
 """A request that is cancelled: told so when the process ends, left alone when its caller cancelled it."""
 
 import asyncio
+import socket
 
 import pytest
+import uvicorn
 
+from service.__main__ import Server
 from service.request_context import RequestContext
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -42,3 +45,10 @@ async def test_an_answer_that_has_begun_breaks_off(service):
 
 async def test_a_caller_who_cancels_is_not_answered(service):
     assert await cancelled(service, stopping=False, begun=False) == ([], True)
+
+
+async def test_who_is_told_at_the_end_of_the_time_is_cancelled_only_later(service):
+    """Otherwise telling and cancelling race, and a stream may break off without its last event."""
+    with socket.socket() as listener:
+        server = Server(uvicorn.Config(None), listener=listener, engine=service.engine)
+    assert server.config.timeout_graceful_shutdown > service.engine.settings.shutdown_timeout_s

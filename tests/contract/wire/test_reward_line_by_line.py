@@ -82,10 +82,11 @@ async def test_alignment_is_how_much_the_hint_raises_the_action(client, action):
     assert -1 <= result.reward <= 1
 
 
-@pytest.mark.parametrize("hint", [None, ""])
-async def test_an_empty_hint_says_nothing(client, hint):
+@pytest.mark.parametrize(("hint", "about"), [(None, 1e-6), ("", 1e-6), ("the weather is fine", 0.1)])
+async def test_an_empty_or_off_topic_hint_says_nothing(client, hint, about):
     """an empty or off-topic one says about 0"""
-    assert (await client.reward([item(hint=hint)])).results[0].reward == pytest.approx(0, abs=1e-6)
+    answer = await client.reward([item(hint=hint, action=action) for action in ACTIONS])
+    assert [result.reward for result in answer.results] == pytest.approx([0, 0], abs=about)
 
 
 @pytest.mark.xfail(reason="the embedded scorer has not learnt language yet: what its hints raise is noise")
