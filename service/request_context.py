@@ -16,8 +16,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hintwise.errors import Unavailable
-from service.batcher import STOPPING
 from service.endpoints import endpoints_at
+from service.inference_thread import STOPPING
 from service.metrics import Metrics
 from service.problems import problem, unforeseen
 
