@@ -63,7 +63,14 @@ CurrentEngine = Annotated[Engine, Depends(the_engine)]
 Answer = Callable[..., Awaitable[dict[str, Any] | Response]]
 EVENTS = {
     "text/event-stream": {
-        "schema": {"type": "string"},
+        "itemSchema": {  # OpenAPI's word for one event of a stream, as FastAPI's own streams have it
+            "type": "object",
+            "required": ["event", "data"],
+            "properties": {
+                "event": {"enum": ["token", "done", "error"]},
+                "data": {"type": "string", "description": "JSON: `GuidanceToken`, `GuidanceResponse` or `Problem`."},
+            },
+        },
         "example": 'event: token\ndata: {"observation": 0, "hint": 0, "text": "push"}\n\n',
     }
 }

@@ -135,6 +135,10 @@ async def test_openapi_tells_that_every_failure_is_a_problem(service):
     for operations in document["paths"].values():
         for operation in operations.values():
             assert operation["responses"]["default"]["content"] == problem
+    stream = document["paths"]["/guidance"]["post"]["responses"]["200"]["content"]["text/event-stream"]
+    assert stream["itemSchema"]["properties"]["event"] == {"enum": ["token", "done", "error"]}
+    for operations in document["paths"].values():
+        for operation in operations.values():
             assert set(operation["responses"]) == {"200", "default"}
 
 

@@ -119,6 +119,7 @@ async def test_an_unknown_path_is_404(service, path):
         ("POST", "/weights", {"GET", "PUT"}),
         ("DELETE", "/weights", {"GET", "PUT"}),
         ("POST", "/weights/1", {"GET"}),
+        ("PUT", "/weights/rollback", {"POST"}),
         ("POST", "/info", {"GET"}),
         ("POST", "/readyz", {"GET"}),
     ],
