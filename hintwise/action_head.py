@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias, cast
+from typing import ClassVar, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -119,6 +119,21 @@ class HeadBatch:
 Candidates: TypeAlias = PhraseSet | HeadColumns
 """The actions of one observation, as a policy's readout takes them."""
 Batch: TypeAlias = PhraseBatch | HeadBatch
+
+
+class ScoredPrompt(NamedTuple):
+    """A prompt whose candidate actions want scores."""
+
+    prompt: TokenIds
+    candidates: Candidates
+
+    @property
+    def num_rows(self) -> int:
+        return self.candidates.num_rows
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt) + self.candidates.longest_row
 
 
 def collate_candidates(prompts: Sequence[TokenIds], candidates: Sequence[Candidates]) -> Batch:

@@ -11,15 +11,15 @@ refused instead, and says which action differs by how much.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hintwise.action_head import Candidates, collate_candidates
+from hintwise.action_head import ScoredPrompt, collate_candidates
 from hintwise.errors import InvalidRequest, Offence, WeightsRejected
 from hintwise.fields import Actions
-from hintwise.tokens import TextEncoder, TokenIds
+from hintwise.tokens import TextEncoder
 
 if TYPE_CHECKING:
     from hintwise.policy import Policy
@@ -65,22 +65,6 @@ class Canary(BaseModel):
         return self
 
 
-class EncodedPrompt(NamedTuple):
-    """A prompt of the canary and its actions, as tokens."""
-
-    prompt: TokenIds
-    candidates: Candidates
-
-    @property
-    def num_rows(self) -> int:
-        return self.candidates.num_rows
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens in its longest row."""
-        return len(self.prompt) + self.candidates.longest_row
-
-
 def canary_of(
     policy: Policy, encoder: TextEncoder, prompts: Sequence[str], actions: Sequence[tuple[str, ...]]
 ) -> str | None:
@@ -101,7 +85,7 @@ def canary_of(
         InvalidRequest: A prompt does not fit the model.
     """
     encoded = [
-        EncodedPrompt(encoder.encode(prompt), policy.candidates(encoder, phrases))
+        ScoredPrompt(encoder.encode(prompt), policy.candidates(encoder, phrases))
         for prompt, phrases in zip(prompts[:MAX_PROMPTS], actions[:MAX_PROMPTS], strict=True)
     ]
     while encoded and _padded_tokens(encoded) > MAX_PADDED_TOKENS:
@@ -134,16 +118,16 @@ def parse(text: str) -> Canary:
     raise WeightsRejected("the canary in the metadata cannot be read", errors=named)
 
 
-def encode(canary: Canary, policy: Policy, encoder: TextEncoder) -> list[EncodedPrompt]:
+def encode(canary: Canary, policy: Policy, encoder: TextEncoder) -> list[ScoredPrompt]:
     """Returns the canary's prompts as tokens.
 
     Raises:
         WeightsRejected: A prompt or an action does not fit the policy, or all of them together are too much.
     """
-    encoded: list[EncodedPrompt] = []
+    encoded: list[ScoredPrompt] = []
     for i, (prompt, phrases) in enumerate(zip(canary.prompts, canary.phrases, strict=True)):
         try:
-            each = EncodedPrompt(encoder.encode(prompt), policy.candidates(encoder, phrases))
+            each = ScoredPrompt(encoder.encode(prompt), policy.candidates(encoder, phrases))
             encoder.check_fits(len(each.prompt), each.candidates.longest_row)
         except InvalidRequest as error:
             raise _rejected("the canary does not fit the policy", f"prompts[{i}]", str(error)) from error
@@ -195,7 +179,7 @@ def check(canary: Canary, log_probs: Sequence[Sequence[float]], *, beta: float, 
         )
 
 
-def _padded_tokens(encoded: Sequence[EncodedPrompt]) -> int:
+def _padded_tokens(encoded: Sequence[ScoredPrompt]) -> int:
     return sum(each.num_rows for each in encoded) * max(each.num_tokens for each in encoded)
 
 

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from hintwise.action_head import ScoredPrompt
 from hintwise.tokens import TextEncoder, TokenIds
 from service.faults import ItemFaults
-from service.policy_runner import PolicyRunner, ScoredPrompt
+from service.policy_runner import PolicyRunner
 
 MANY_CHARS = 50_000
 """Texts longer than this together are tokenized in a thread, so that the event loop goes on answering."""

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from hintwise import weights
-from hintwise.action_head import Candidates, collate_candidates
+from hintwise.action_head import Candidates, ScoredPrompt, collate_candidates
 from hintwise.errors import InferenceFailed
 from hintwise.language_model import LanguageModel
 from hintwise.policy import Policy
@@ -19,21 +19,6 @@ from hintwise.weights import StateDict
 from service.action_draw import Choice, draw_actions
 
 Floats = NDArray[np.float32]
-
-
-class ScoredPrompt(NamedTuple):
-    """A prompt whose candidate actions want scores."""
-
-    prompt: TokenIds
-    candidates: Candidates
-
-    @property
-    def num_rows(self) -> int:
-        return self.candidates.num_rows
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.prompt) + self.candidates.longest_row
 
 
 class ActionQuestion(NamedTuple):

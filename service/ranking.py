@@ -20,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from hintwise.action_head import ScoredPrompt
 from hintwise.describers import describer_for, hints_of
 from hintwise.errors import InvalidRequest, Offence
 from hintwise.prompts import guidance_prompt
@@ -28,7 +29,6 @@ from hintwise.tokens import PhraseSet
 from service.action_draw import STREAM_RANKING, item_seeds, log_softmax
 from service.encoding import off_the_event_loop_if_long, scored_prompts
 from service.engine import Engine
-from service.policy_runner import ScoredPrompt
 from service.sampling import gumbels
 from service.states import State
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hintwise import canary, weights
+from hintwise.action_head import ScoredPrompt
 from hintwise.errors import InferenceFailed, Offence, WeightsRejected
 from hintwise.weights import StateDict
-from service.policy_runner import PolicyRunner, ScoredPrompt
+from service.policy_runner import PolicyRunner
 
 
 class CanaryQuestion(NamedTuple):
@@ -73,7 +74,7 @@ def _question(metadata: dict[str, str], runner: PolicyRunner) -> CanaryQuestion 
     if text is None:
         return None
     sent = canary.parse(text)
-    items = [ScoredPrompt(*each) for each in canary.encode(sent, runner.policy, runner.encoder)]
+    items = canary.encode(sent, runner.policy, runner.encoder)
     return CanaryQuestion(sent, items)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from hintwise.action_head import ScoredPrompt
 from hintwise.describers import describer_for, hints_of
 from hintwise.prompts import guidance_prompt
 from service.action_draw import STREAM_RANKING
-from service.policy_runner import ScoredPrompt
 from service.ranking import _split, ranking
 from service.sampling import gumbels
 
