@@ -30,10 +30,11 @@ import torch
 
 from benchmarks import results_file
 from benchmarks.light_client import ACTIONS, TASK, LightClient, act_request, random_observations, seconds_of_each
+from hintwise.action_batch import PhraseBatch, collate
 from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
 from hintwise.prompts import action_prompt
-from hintwise.tokens import PhraseBatch, TextEncoder, collate
+from hintwise.tokens import TextEncoder
 
 NUM_CLIENTS = 2
 OBSERVATIONS = 64

@@ -13,16 +13,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeAlias, cast
+from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from hintwise.digests import sha256_of
 from hintwise.errors import InvalidRequest, Offence
 from hintwise.fields import check_action_list
-from hintwise.tokens import PhraseBatch, PhraseSet, TokenIds, collate, right_padded
+from hintwise.phrases import TokenIds
 
 MAX_SHOWN_CHARS = 300
 """A list may have 256 phrases; the beginning tells which one it is."""
@@ -34,9 +33,13 @@ class HeadColumns:
 
     columns: tuple[int, ...]
 
-    num_rows: ClassVar[int] = 1
-    longest_row: ClassVar[int] = 0
+    nodes: ClassVar[TokenIds] = ()
     """Nothing follows the prompt."""
+    num_nodes: ClassVar[int] = 0
+    num_positions: ClassVar[int] = 0
+    depths: ClassVar[tuple[int, ...]] = ()
+    branches: ClassVar[bool] = False
+    ancestors: ClassVar[NDArray[np.bool_]] = np.zeros((0, 0), dtype=bool)
 
     @property
     def num_actions(self) -> int:
@@ -97,64 +100,3 @@ def parse_head_actions(text: str) -> tuple[str, ...]:
         return HeadActions(json.loads(text)).actions
     except json.JSONDecodeError as error:
         raise ValueError(f"begins like a JSON list, but is none: {error}") from error
-
-
-@dataclass(frozen=True)
-class HeadBatch:
-    """B prompts, each with the columns it may choose among, in right-padded rows of T tokens.
-
-    Positions are flat, as in `PhraseBatch`: row * T + column.
-    """
-
-    input_ids: Tensor  # (B, T) int64; padding holds 0, which no real position reads
-    value_positions: Tensor  # (B,) last prompt token; the scores are read there, too
-    columns: Tensor  # (B, A) int64 column of each action
-    action_mask: Tensor  # (B, A) bool; False where an item has fewer than A actions
-
-    def to(self, device: torch.device | str) -> HeadBatch:
-        """Returns the batch on `device`."""
-        return HeadBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
-
-
-Candidates: TypeAlias = PhraseSet | HeadColumns
-"""The actions of one observation, as a policy's readout takes them."""
-Batch: TypeAlias = PhraseBatch | HeadBatch
-
-
-class ScoredPrompt(NamedTuple):
-    """A prompt whose candidate actions want scores."""
-
-    prompt: TokenIds
-    candidates: Candidates
-
-    @property
-    def num_rows(self) -> int:
-        return self.candidates.num_rows
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.prompt) + self.candidates.longest_row
-
-
-def collate_candidates(prompts: Sequence[TokenIds], candidates: Sequence[Candidates]) -> Batch:
-    """Returns B prompts, each with its own candidate actions, as one batch of the readout they are for.
-
-    Args:
-        prompts: (B,) ids of each prompt, at least one.
-        candidates: (B,) actions of each prompt, all for one readout.
-    """
-    if isinstance(candidates[0], HeadColumns):  # a policy has one readout, so one of them tells
-        return _collate_columns(prompts, cast("Sequence[HeadColumns]", candidates))
-    return collate(prompts, cast("Sequence[PhraseSet]", candidates))
-
-
-def _collate_columns(prompts: Sequence[TokenIds], candidates: Sequence[HeadColumns]) -> HeadBatch:
-    input_ids, _ = right_padded(prompts)
-    columns, mask = right_padded([each.columns for each in candidates])
-    ends = np.array([len(prompt) for prompt in prompts]) - 1  # (B,)
-    return HeadBatch(
-        input_ids=torch.from_numpy(input_ids),
-        value_positions=torch.from_numpy(np.arange(len(prompts)) * input_ids.shape[1] + ends),
-        columns=torch.from_numpy(columns),
-        action_mask=torch.from_numpy(mask),
-    )

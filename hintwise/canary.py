@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hintwise.action_head import ScoredPrompt, collate_candidates
+from hintwise.action_batch import ScoredPrompt
 from hintwise.errors import InvalidRequest, Offence, WeightsRejected
 from hintwise.fields import Actions
+from hintwise.scoring import score
 from hintwise.tokens import TextEncoder
 
 if TYPE_CHECKING:
@@ -84,17 +85,14 @@ def canary_of(
     Raises:
         InvalidRequest: A prompt does not fit the model.
     """
-    encoded = [
-        ScoredPrompt(encoder.encode(prompt), policy.candidates(encoder, phrases))
-        for prompt, phrases in zip(prompts[:MAX_PROMPTS], actions[:MAX_PROMPTS], strict=True)
-    ]
+    candidates = [policy.candidates(encoder, phrases) for phrases in actions[:MAX_PROMPTS]]
+    encoded = encoder.scored(prompts[:MAX_PROMPTS], candidates)
     while encoded and _padded_tokens(encoded) > MAX_PADDED_TOKENS:
         encoded.pop()
     if not encoded:
         return None
-    batch = collate_candidates([each.prompt for each in encoded], [each.candidates for each in encoded])
     with torch.no_grad():
-        log_probs = policy(batch.to(policy.value_scale.device)).log_probs.tolist()
+        log_probs = score(policy, encoded).log_probs.tolist()
     lists = [list(phrases) for phrases in actions[: len(encoded)]]
     canary = Canary(
         prompts=list(prompts[: len(encoded)]),
@@ -127,8 +125,8 @@ def encode(canary: Canary, policy: Policy, encoder: TextEncoder) -> list[ScoredP
     encoded: list[ScoredPrompt] = []
     for i, (prompt, phrases) in enumerate(zip(canary.prompts, canary.phrases, strict=True)):
         try:
-            each = ScoredPrompt(encoder.encode(prompt), policy.candidates(encoder, phrases))
-            encoder.check_fits(len(each.prompt), each.candidates.longest_row)
+            (each,) = encoder.scored([prompt], [policy.candidates(encoder, phrases)])
+            encoder.check_fits(len(each.prompt), each.candidates.num_positions)
         except InvalidRequest as error:
             raise _rejected("the canary does not fit the policy", f"prompts[{i}]", str(error)) from error
         encoded.append(each)
@@ -180,7 +178,7 @@ def check(canary: Canary, log_probs: Sequence[Sequence[float]], *, beta: float, 
 
 
 def _padded_tokens(encoded: Sequence[ScoredPrompt]) -> int:
-    return sum(each.num_rows for each in encoded) * max(each.num_tokens for each in encoded)
+    return len(encoded) * max(each.num_tokens for each in encoded)
 
 
 def _rejected(detail: str, place: str, message: str) -> WeightsRejected:

@@ -17,17 +17,26 @@ import struct
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from hintwise.errors import ModelNotFound
 from hintwise.gguf_file import check_gguf_packages, is_gguf_file, load_gguf
+from hintwise.gpt2_forward import GPT2Forward
+from hintwise.token_rows import TokenRows
 from hintwise.tokens import tokenizer_sha256
+from hintwise.trunk_forward import TransformersForward, TrunkForward
 from hintwise.weights import state_sha256
 
 EMBEDDED_DIR = Path(__file__).parent / "models" / "embedded"
@@ -63,6 +72,8 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     sha256: str
     tokenizer_sha256: str
+    trunk_forward: TrunkForward
+    """How its hidden states are computed."""
 
     @property
     def device(self) -> torch.device:
@@ -111,13 +122,17 @@ def load_language_model(name: str, *, device: str = "cpu") -> LanguageModel:
         what_to_do = DAMAGED if is_gguf_file(source) else CHOICES
         raise ModelNotFound(f"model {name!r} could not be loaded: {reason} {what_to_do}") from error
     _check_complete(name, account)
-    _check_head(name, model)
+    trunk_forward: TrunkForward = (
+        GPT2Forward(cast("GPT2LMHeadModel", model)) if GPT2Forward.can_run(model) else TransformersForward(model)
+    )
+    _check_head(name, model, trunk_forward)
     return LanguageModel(
         name=name,
         model=model,
         tokenizer=tokenizer,
         sha256=state_sha256(model.state_dict()),
         tokenizer_sha256=tokenizer_sha256(tokenizer),
+        trunk_forward=trunk_forward,
     )
 
 
@@ -160,14 +175,15 @@ def _check_complete(name: str, account: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def _check_head(name: str, model: PreTrainedModel) -> None:
+def _check_head(name: str, model: PreTrainedModel, trunk_forward: TrunkForward) -> None:
     """Refuses an architecture whose logits are not its output layer on its last hidden states.
 
     The policy computes logits at the positions it needs alone. Some architectures cap or scale
     theirs afterwards; scoring them as if they did not would be wrong in silence.
     """
     probe = torch.arange(1, 9, device=model.device).remainder(model.config.vocab_size).unsqueeze(0)
-    hidden = model.base_model(input_ids=probe, use_cache=False).last_hidden_state
+    rows = TokenRows(probe[0, :0], probe, torch.arange(8, device=model.device)[None], branches=None)
+    hidden = trunk_forward.hidden_states(rows, None)
     ours: Tensor = model.get_output_embeddings()(hidden).float()
     theirs: Tensor = model(input_ids=probe, use_cache=False).logits.float()
     if not theirs.isfinite().all():

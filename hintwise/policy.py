@@ -20,10 +20,14 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from hintwise.action_head import Batch, Candidates, HeadActions, HeadBatch
+from hintwise.action_batch import Batch, Candidates, Deciding, HeadBatch, PhraseBatch
+from hintwise.action_head import HeadActions
 from hintwise.language_model import LanguageModel
-from hintwise.tokens import PhraseBatch, TextEncoder
+from hintwise.phrases import TokenIds
+from hintwise.tokens import TextEncoder
+from hintwise.trunk_forward import Prefix
 
 
 class PolicyOutput(NamedTuple):
@@ -64,6 +68,7 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.trunk = language_model.model
+        self._trunk_forward = language_model.trunk_forward
         self.value_head = _zero_linear(language_model.width, 1)
         self.head_actions = None if head_actions is None else HeadActions(head_actions)
         self.architecture = language_model.architecture
@@ -96,30 +101,65 @@ class Policy(nn.Module):
         """
         return encoder.phrases(actions) if self.head_actions is None else self.head_actions.columns(actions)
 
-    def forward(self, batch: Batch) -> PolicyOutput:
+    @property
+    def device(self) -> torch.device:
+        return self.value_scale.device
+
+    @property
+    def takes_prefix(self) -> bool:
+        """Whether a batch may leave out what all its prompts begin with."""
+        return self._trunk_forward.takes_prefix
+
+    def encode_prefix(self, prefix: TokenIds) -> Prefix:
+        """Returns what `forward` needs of tokens that a batch leaves out; it holds for the present weights alone."""
+        return self._trunk_forward.encode_prefix(torch.tensor(prefix, device=self.device))
+
+    def forward(self, batch: Batch, prefix: Prefix | None = None, *, only_log_probs: bool = False) -> PolicyOutput:
         """Returns scores, log-probabilities and values of a batch on the policy's device.
 
-        The batch is made of what `candidates` returned.
+        Args:
+            batch: Made of what `candidates` returned.
+            prefix: Of the tokens that the batch leaves out; by default they are encoded here.
+            only_log_probs: Scores may then be off by one number per item. Where one token decides between
+                the phrases, that spares the product with the rest of the vocabulary.
         """
-        hidden = self.trunk.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state  # (R, T, H)
-        hidden = hidden.flatten(0, 1)
-        ends = hidden[batch.value_positions].float()  # (B, H)
+        if prefix is None and batch.rows.prefix_length:
+            prefix = self._trunk_forward.encode_prefix(batch.rows.prefix_ids)
+        hidden = self._trunk_forward.hidden_states(batch.rows, prefix)  # (B, K, H)
+        ends = hidden[:, 0].float()  # (B, H) of the last prompt tokens
         if isinstance(batch, HeadBatch):
             scores = self.action_head(ends).gather(1, batch.columns)
+        elif only_log_probs and batch.deciding is not None:
+            scores = self._deciding_scores(hidden.flatten(0, 1), batch.deciding)
         else:
-            logits = self.trunk.get_output_embeddings()(hidden[batch.score_positions]).float()  # (M, V)
-            scores = self._phrase_scores(logits, batch)
+            scores = self._phrase_scores(hidden.flatten(0, 1), batch)
         scores = scores.masked_fill(~batch.action_mask, -torch.inf)
         values = self.value_head(ends).squeeze(-1) * self.value_scale
         return PolicyOutput(scores, torch.log_softmax(scores, dim=-1), values)
 
-    def _phrase_scores(self, logits: Tensor, batch: PhraseBatch) -> Tensor:
-        """Returns beta * s_k / n_k ** alpha, shape (B, A), from logits (M, V)."""
-        token_logits = logits[batch.token_scores, batch.token_ids]  # (B, A, J)
-        token_log_probs = token_logits - logits.logsumexp(-1)[batch.token_scores]
+    def _phrase_scores(self, hidden: Tensor, batch: PhraseBatch) -> Tensor:
+        """Returns beta * s_k / n_k ** alpha, shape (B, A), from the states of all places read, (B * K, H)."""
+        scored = hidden if batch.scored_places is None else hidden.index_select(0, batch.scored_places)
+        logits = self.trunk.get_output_embeddings()(scored).float()  # (M, V)
+        token_logits = logits[batch.token_places, batch.token_ids]  # (B, A, J)
+        token_log_probs = token_logits - logits.logsumexp(-1)[batch.token_places]
         phrase_log_probs = (token_log_probs * batch.token_mask).sum(-1)  # (B, A)
         num_tokens = batch.token_mask.sum(-1).clamp(min=1)
-        return self.beta * phrase_log_probs / num_tokens**self.alpha
+        scores: Tensor = self.beta * phrase_log_probs / num_tokens**self.alpha
+        return scores
+
+    def _deciding_scores(self, hidden: Tensor, deciding: Deciding) -> Tensor:
+        """Returns the scores (B, A) less what the phrases of an item have in common.
+
+        Up to the deciding token all of them have the same log-probability, and there the same normaliser.
+        """
+        head = self.trunk.get_output_embeddings()
+        rows = functional.embedding(deciding.token_ids, head.weight)  # (B, A, H)
+        logits = (rows @ hidden.index_select(0, deciding.places).unsqueeze(-1)).squeeze(-1).float()
+        if getattr(head, "bias", None) is not None:
+            logits = logits + head.bias[deciding.token_ids]
+        scores: Tensor = self.beta * logits / deciding.num_tokens**self.alpha
+        return scores
 
 
 def _zero_linear(width: int, num_outputs: int) -> nn.Linear:

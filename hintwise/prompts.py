@@ -20,6 +20,8 @@ PROMPT_TEMPLATE_VERSION = 1
 PROGRESS_ANSWERS = ("no", "yes")
 """The answers that `progress_prompt` asks for, in the order `not carried out, carried out`."""
 
+_BEFORE_OBSERVATION = "state:"
+
 
 def action_prompt(observation: str, *, task: str | None = None, hint: str | None = None) -> str:
     """Returns the prompt that an action phrase continues."""
@@ -35,6 +37,12 @@ def guidance_prompt(observation: str, *, task: str | None = None, actions: Seque
 def progress_prompt(observation: str, hint: str, *, task: str | None = None) -> str:
     """Returns the prompt that asks whether `hint` has been carried out in this state."""
     return f"{_line('task', task)}state: {observation}\nhint: {hint}\ndone:"
+
+
+def shared_part(prompt: str) -> str:
+    """Returns the beginning that a prompt has in common with others of its task: all before the observation."""
+    before, found, _ = prompt.partition(_BEFORE_OBSERVATION)
+    return before + found if found else ""
 
 
 def continuation(phrase: str) -> str:

@@ -31,11 +31,11 @@ async def act(engine: Engine, request: ActRequest, *, deadline: float) -> dict[s
     _check_head_answers(engine.policy.policy.head_actions, request, states)
     prompts = await scored_prompts(engine.policy, questions, _place)
     choices = _choices(request)
-    items = [ActionQuestion(*prompt, choice) for prompt, choice in zip(prompts, choices, strict=True)]
+    items = [ActionQuestion(prompt, choice) for prompt, choice in zip(prompts, choices, strict=True)]
     decisions = await _decide_under_one_version(engine, items, deadline)
     engine.metrics.act_observations.inc(len(items))
     return {
-        "policy_version": decisions[0].scores.policy_version,
+        "policy_version": decisions[0].policy_version,
         "readout": engine.settings.readout,
         "results": [_result(*each) for each in zip(states, items, decisions, strict=True)],
     }
@@ -88,11 +88,11 @@ async def _decide_under_one_version(engine: Engine, items: Sequence[ActionQuesti
     """
     decisions = await engine.act_queue.submit(items, deadline=deadline, place_of=_place)
     for attempt in range(MAX_RECOMPUTES + 1):
-        versions = {decision.scores.policy_version for decision in decisions}
+        versions = {decision.policy_version for decision in decisions}
         if len(versions) == 1:
             return decisions
         serving = engine.policy.policy_version  # not the highest of them: after a rollback that is the old one
-        stale = [i for i, decision in enumerate(decisions) if decision.scores.policy_version != serving]
+        stale = [i for i, decision in enumerate(decisions) if decision.policy_version != serving]
         if attempt == MAX_RECOMPUTES:
             break
         engine.metrics.act_recomputed.inc(len(stale))
@@ -113,7 +113,7 @@ def _result(state: State, item: ActionQuestion, decision: Decision) -> dict[str,
         "log_probs": scores.log_probs,
         "scores": scores.scores,
         "value": scores.value,
-        "num_prompt_tokens": len(item.prompt),
+        "num_prompt_tokens": len(item.scored.prompt),
     }
 
 

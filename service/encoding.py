@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from hintwise.action_head import ScoredPrompt
-from hintwise.tokens import TextEncoder, TokenIds
+from hintwise.action_batch import ScoredPrompt
+from hintwise.phrases import TokenIds
+from hintwise.tokens import TextEncoder
 from service.faults import ItemFaults
 from service.policy_runner import PolicyRunner
 
@@ -37,9 +38,10 @@ async def scored_prompts(
     def encode() -> list[ScoredPrompt]:
         known = {actions: runner.candidates(actions) for actions in distinct}
         candidates = [known[actions] for _, actions in questions]
-        texts, longest = [text for text, _ in questions], [each.longest_row for each in candidates]
+        texts, longest = [text for text, _ in questions], [each.num_positions for each in candidates]
         prompts = fitting_prompts(runner.encoder, texts, longest, place_of)
-        return [ScoredPrompt(*each) for each in zip(prompts, candidates, strict=True)]
+        shared = map(runner.encoder.num_shared_tokens, texts, prompts)
+        return [ScoredPrompt(*each) for each in zip(prompts, candidates, shared, strict=True)]
 
     num_chars = sum(len(text) for text, _ in questions)
     num_chars += sum(len(action) for actions in distinct for action in actions)

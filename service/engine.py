@@ -120,11 +120,12 @@ class Engine:
             part = self.store.new_part()
             part.write_bytes(weights.dump(self.policy.policy))
             self.store.flush(part)
-            self.policy.policy_version = self.store.add(part, sha256_of(part.read_bytes())).policy_version
+            first = self.store.add(part, sha256_of(part.read_bytes()))
+            self.policy.policy_version, self.policy.digest = first.policy_version, first.sha256
         else:
             state = weights.read(path)
             weights.check_fits(state, weights.state_of(self.policy.policy))
-            self.policy.swap(state, lambda: self.store.current.policy_version)
+            self.policy.swap(state, lambda: self.store.current)
             log.info("restored weights", policy_version=self.policy.policy_version, weights_dir=str(path.parent))
         self.serving = self.store.current
         self.metrics.policy_version.set(self.policy.policy_version)

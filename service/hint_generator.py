@@ -22,7 +22,8 @@ from torch import Tensor
 
 from hintwise.errors import InferenceFailed
 from hintwise.language_model import LanguageModel
-from hintwise.tokens import TextEncoder, TokenIds
+from hintwise.phrases import TokenIds
+from hintwise.tokens import TextEncoder
 from service.action_draw import STREAM_HINT
 from service.batch_run import Steps
 from service.hint_reader import HintReader, NewToken

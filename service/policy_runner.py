@@ -1,52 +1,49 @@
-"""The forward passes. Runs on the inference thread alone; nothing else touches a model."""
+"""The forward passes. Runs on the inference thread alone; nothing else touches a model.
+
+questions ─▶ distinct prompts ─▶ answers kept ─────────────┐
+                              └▶ the rest: one forward ────┴▶ scores ─▶ draws
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from itertools import repeat
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from hintwise import weights
-from hintwise.action_head import Candidates, ScoredPrompt, collate_candidates
+from hintwise.action_batch import Candidates, ScoredPrompt
+from hintwise.bounded_cache import BoundedCache
 from hintwise.errors import InferenceFailed
 from hintwise.language_model import LanguageModel
+from hintwise.phrases import TokenIds
 from hintwise.policy import Policy
-from hintwise.tokens import TextEncoder, TokenIds
+from hintwise.scoring import score_distinct
+from hintwise.tokens import TextEncoder
+from hintwise.trunk_forward import Prefix
 from hintwise.weights import StateDict
 from service.action_draw import Choice, draw_actions
+from service.answer_cache import AnswerCache, Scores
 
-Floats = NDArray[np.float32]
+MAX_PREFIX_TOKENS = 4_096
+"""Of all prefixes whose keys and values are kept; a service meets few tasks at a time."""
 
 
 class ActionQuestion(NamedTuple):
     """A prompt whose action is to be chosen."""
 
-    prompt: TokenIds
-    candidates: Candidates
+    scored: ScoredPrompt
     choice: Choice
 
     @property
     def num_rows(self) -> int:
-        return self.candidates.num_rows
+        return self.scored.num_rows
 
     @property
     def num_tokens(self) -> int:
-        return len(self.prompt) + self.candidates.longest_row
-
-
-Question = ScoredPrompt | ActionQuestion
-
-
-class Scores(NamedTuple):
-    """What a model says about one prompt with A candidate actions."""
-
-    scores: list[float]  # (A,)
-    log_probs: list[float]  # (A,)
-    value: float
-    policy_version: int
+        return self.scored.num_tokens
 
 
 class Decision(NamedTuple):
@@ -55,6 +52,16 @@ class Decision(NamedTuple):
     action: int  # index into the candidate actions
     log_prob: float  # under the distribution that chose it
     scores: Scores
+    policy_version: int
+
+
+class Recorded(Protocol):
+    """Weights as the store knows them."""
+
+    @property
+    def policy_version(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
 
 
 class PolicyRunner:
@@ -65,6 +72,12 @@ class PolicyRunner:
         alpha: Exponent of the phrase length.
         beta: Inverse temperature of the phrase scores.
         head_actions: The list that a head is built for; None scores phrases.
+        answers: Where finished answers are kept; by default none are.
+        deduplicate: Whether equal prompts of a batch share one row. Off, nothing is kept either: to measure against.
+
+    Attributes:
+        policy_version: Number of the weights in place.
+        digest: Of the weights in place; in every key of what is kept.
     """
 
     def __init__(
@@ -74,11 +87,18 @@ class PolicyRunner:
         alpha: float = 0.0,
         beta: float = 1.0,
         head_actions: Sequence[str] | None = None,
+        answers: AnswerCache | None = None,
+        deduplicate: bool = True,
     ) -> None:
         self.language_model = language_model
         self.encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
         self.policy = Policy(language_model, alpha=alpha, beta=beta, head_actions=head_actions)
         self.policy_version = 0
+        self.digest = language_model.sha256
+        self._answers = answers or AnswerCache(0)
+        self._deduplicate = deduplicate
+        self._prefixes: BoundedCache[tuple[str, TokenIds], Prefix] = BoundedCache(MAX_PREFIX_TOKENS)
+        self._swapping = False
 
     def candidates(self, actions: tuple[str, ...]) -> Candidates:
         """Returns actions as the policy takes them.
@@ -88,20 +108,25 @@ class PolicyRunner:
         """
         return self.policy.candidates(self.encoder, actions)
 
-    def swap(self, state: StateDict, commit: Callable[[], int]) -> None:
+    def swap(self, state: StateDict, commit: Callable[[], Recorded]) -> None:
         """Serves checked weights from the next batch on.
 
         Args:
             state: The new weights; holds the old ones afterwards.
-            commit: Called with the new weights in place, before any batch meets them. Returns their
-                version; where it raises, the old weights are put back and serve on.
+            commit: Called with the new weights in place, before any batch meets them. What it scores is
+                neither kept nor answered from what was kept. Returns what they are recorded as;
+                where it raises, the old weights are put back and serve on.
         """
         weights.exchange(self.policy, state)
+        self._swapping = True
         try:
-            self.policy_version = commit()
+            recorded = commit()
         except BaseException:
             weights.exchange(self.policy, state)
             raise
+        finally:
+            self._swapping = False
+        self.policy_version, self.digest = recorded.policy_version, recorded.sha256
 
     def score(self, items: Sequence[ScoredPrompt]) -> list[Scores]:
         """Returns the scores of each item, in order.
@@ -109,7 +134,17 @@ class PolicyRunner:
         Raises:
             InferenceFailed: The model gave NaN or infinite numbers.
         """
-        return self._listed(items, *self._forward(items))
+        if not self._deduplicate:
+            return self._forward(items)
+        distinct = dict.fromkeys(items)
+        known = {} if self._swapping else self._answers.find(self.digest, list(distinct))
+        new = [each for each in distinct if each not in known]
+        if new:
+            made = dict(zip(new, self._forward(new), strict=True))
+            if not self._swapping:
+                self._answers.keep(self.digest, made)
+            known |= made
+        return [known[each] for each in items]
 
     def decide(self, items: Sequence[ActionQuestion]) -> list[Decision]:
         """Returns one action per item, in order.
@@ -120,23 +155,27 @@ class PolicyRunner:
         Raises:
             InferenceFailed: The model gave NaN or infinite numbers.
         """
-        scores, log_probs, values = self._forward(items)
-        num_actions = np.array([item.candidates.num_actions for item in items])
-        draw = draw_actions(scores, num_actions, [item.choice for item in items])
-        listed = self._listed(items, scores, log_probs, values)
-        return list(map(Decision, draw.actions.tolist(), draw.log_probs.tolist(), listed))
+        scores = self.score([item.scored for item in items])
+        counts = np.array([item.scored.candidates.num_actions for item in items])
+        table = np.full((len(items), counts.max()), -np.inf, dtype=np.float32)
+        table[np.arange(table.shape[1]) < counts[:, None]] = [x for each in scores for x in each.scores]
+        draw = draw_actions(table, counts, [item.choice for item in items])
+        versions = repeat(self.policy_version)
+        return list(map(Decision, draw.actions.tolist(), draw.log_probs.tolist(), scores, versions))
 
     @torch.inference_mode()
-    def _forward(self, items: Sequence[Question]) -> tuple[Floats, Floats, Floats]:
-        """Returns scores (B, A), log-probabilities (B, A) and values (B,)."""
-        batch = collate_candidates([item.prompt for item in items], [item.candidates for item in items])
-        output = self.policy(batch.to(self.language_model.device))
+    def _forward(self, prompts: Sequence[ScoredPrompt]) -> list[Scores]:
+        """Returns the answers to prompts, whether they were given before or not."""
+        output = score_distinct(self.policy, prompts, prefix_of=None if self._swapping else self._prefix)
         scores, log_probs, values = (tensor.cpu().numpy() for tensor in output)
-        if not (np.isfinite(values).all() and np.isfinite(scores[batch.action_mask.numpy()]).all()):
+        counts = [each.candidates.num_actions for each in prompts]
+        legal = np.arange(scores.shape[1]) < np.array(counts)[:, None]
+        if not (np.isfinite(values).all() and np.isfinite(scores[legal]).all()):
             raise InferenceFailed("the model's scores are not finite; serve other weights")
-        return scores, log_probs, values
-
-    def _listed(self, items: Sequence[Question], scores: Floats, log_probs: Floats, values: Floats) -> list[Scores]:
-        counts = [item.candidates.num_actions for item in items]
         rows = zip(counts, scores.tolist(), log_probs.tolist(), values.tolist(), strict=True)
-        return [Scores(row[:count], logs[:count], value, self.policy_version) for count, row, logs, value in rows]
+        return [Scores(row[:count], logs[:count], value) for count, row, logs, value in rows]
+
+    def _prefix(self, prefix: TokenIds) -> Prefix:
+        """Returns the prefix under the weights in place, encoded once."""
+        key = self.digest, prefix
+        return self._prefixes.get(key) or self._prefixes.keep(key, self.policy.encode_prefix(prefix), len(prefix))

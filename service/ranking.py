@@ -20,12 +20,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from hintwise.action_head import ScoredPrompt
+from hintwise.action_batch import ScoredPrompt
 from hintwise.describers import describer_for, hints_of
 from hintwise.errors import InvalidRequest, Offence
+from hintwise.phrases import PhraseSet
 from hintwise.prompts import guidance_prompt
 from hintwise.schemas import GuidanceRequest
-from hintwise.tokens import PhraseSet
 from service.action_draw import STREAM_RANKING, item_seeds, log_softmax
 from service.encoding import off_the_event_loop_if_long, scored_prompts
 from service.engine import Engine
@@ -107,23 +107,23 @@ def _parts(whole: Sequence[ScoredPrompt], max_tokens: int) -> tuple[list[ScoredP
         key = phrases, len(scored.prompt)
         if key not in known:
             known[key] = _split(phrases, len(scored.prompt), max_tokens)
-        parts += [ScoredPrompt(scored.prompt, part) for part in known[key]]
+        parts += [scored._replace(candidates=part) for part in known[key]]
         owners += [owner] * len(known[key])
     return parts, owners
 
 
 def _split(phrases: PhraseSet, num_prompt_tokens: int, max_tokens: int) -> list[PhraseSet]:
-    """Returns the candidates in runs of at most `max_tokens` padded tokens; a single one may need more."""
-    if phrases.num_rows * (num_prompt_tokens + phrases.longest_row) <= max_tokens:
+    """Returns the candidates in runs that add at most `max_tokens` to a prompt with it; a single one may need more."""
+    if num_prompt_tokens + phrases.num_nodes <= max_tokens:
         return [phrases]
     token_ids, parts, start = phrases.token_ids, [], 0
-    readings: set[tuple[int, ...]] = set()  # no more rows than these are needed
-    longest = 0
+    nodes: set[tuple[int, ...]] = set()
     for i, phrase in enumerate(token_ids):
-        readings, longest = readings | {phrase[:-1]}, max(longest, len(phrase) - 1)
-        if i > start and len(readings) * (num_prompt_tokens + longest) > max_tokens:
+        own = {phrase[:length] for length in range(1, len(phrase))}
+        if i > start and num_prompt_tokens + len(nodes | own) > max_tokens:
             parts.append(PhraseSet.of(token_ids[start:i]))
-            start, readings, longest = i, {phrase[:-1]}, len(phrase) - 1
+            start, nodes = i, set()
+        nodes |= own
     return [*parts, PhraseSet.of(token_ids[start:])]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hintwise import canary, weights
-from hintwise.action_head import ScoredPrompt
+from hintwise.action_batch import ScoredPrompt
 from hintwise.errors import InferenceFailed, Offence, WeightsRejected
 from hintwise.weights import StateDict
 from service.policy_runner import PolicyRunner

@@ -145,11 +145,11 @@ class WeightSwap:
         """Runs on the inference thread, between two batches."""
         engine = self._engine
 
-        def commit() -> int:
+        def commit() -> Version:
             if verified.question is not None:
                 check_canary(verified.question, engine.policy)
             engine.serving = record()
-            return engine.serving.policy_version
+            return engine.serving
 
         engine.policy.swap(verified.state, commit)
         engine.metrics.policy_version.set(engine.policy.policy_version)

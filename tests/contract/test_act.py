@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from hintwise.describers import DESCRIBED_ENV_IDS, describer_for
+from hintwise.phrases import PhraseSet
 from hintwise.prompts import action_prompt
-from hintwise.tokens import PhraseSet, TextEncoder
+from hintwise.tokens import TextEncoder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -416,7 +417,7 @@ def text_of(tokens, encoder):
 
 async def test_a_prompt_is_taken_up_to_the_last_position_and_refused_with_both_counts_beyond(service, embedded):
     encoder = TextEncoder(embedded.tokenizer, max_tokens=embedded.max_tokens)
-    read = encoder.phrases(("push left", "push right")).longest_row  # the last token is predicted, never read
+    read = encoder.phrases(("push left", "push right")).num_positions  # the last token is predicted, never read
     fits = embedded.max_tokens - read
     assert (await service.act([text_of(fits, encoder)]))[0]["num_prompt_tokens"] == fits
     refusal = await service.refused("/act", body(observations=["x", text_of(fits + 1, encoder)]))

@@ -115,9 +115,8 @@ async def test_a_service_with_wrong_numerics_refuses_what_a_right_one_takes(fres
     """Log-probs off by 1e-4, as of another kernel or a lower precision."""
     data, forward = trainer.data(trainer.canary()), PolicyRunner._forward
 
-    def wrong(self, items):
-        scores, log_probs, values = forward(self, items)
-        return scores, log_probs - 1e-4, values
+    def wrong(self, prompts):
+        return [each._replace(log_probs=[x - 1e-4 for x in each.log_probs]) for each in forward(self, prompts)]
 
     with monkeypatch.context() as patched:
         patched.setattr(PolicyRunner, "_forward", wrong)
@@ -140,9 +139,8 @@ async def test_a_rollback_is_checked_by_the_canary_in_the_file(fresh, trainer, m
     await fresh.put_noise(seed=9)
     forward = PolicyRunner._forward
 
-    def wrong(self, items):
-        scores, log_probs, values = forward(self, items)
-        return scores, log_probs - 1e-4, values
+    def wrong(self, prompts):
+        return [each._replace(log_probs=[x - 1e-4 for x in each.log_probs]) for each in forward(self, prompts)]
 
     with monkeypatch.context() as patched:
         patched.setattr(PolicyRunner, "_forward", wrong)

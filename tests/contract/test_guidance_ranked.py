@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hintwise.action_head import ScoredPrompt
+from hintwise.action_batch import ScoredPrompt
 from hintwise.describers import describer_for, hints_of
 from hintwise.prompts import guidance_prompt
 from service.action_draw import STREAM_RANKING
@@ -209,7 +209,7 @@ async def test_a_split_keeps_every_candidate_in_order(service):
         parts = _split(phrases, len(prompt), budget)
         assert [ids for part in parts for ids in part.token_ids] == list(phrases.token_ids)
         for part in parts:
-            tokens = len(part.rows) * (len(prompt) + part.longest_row)
+            tokens = len(prompt) + part.num_nodes
             assert tokens <= budget or len(part.token_ids) == 1
 
 

@@ -10,7 +10,7 @@ import pytest_asyncio
 import torch
 from safetensors.torch import load
 
-from hintwise.action_head import collate_candidates
+from hintwise.action_batch import collate
 from hintwise.describers import describer_for
 from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
@@ -43,7 +43,7 @@ class Trainer:
         for start in range(0, len(texts), TRAINER_BATCH):
             prompts = [self.encoder.encode(action_prompt(text, task=task)) for text in texts[start:][:TRAINER_BATCH]]
             candidates = [self.policy.candidates(self.encoder, tuple(actions))] * len(prompts)
-            outputs.append(self.policy(collate_candidates(prompts, candidates)))
+            outputs.append(self.policy(collate(prompts, candidates)))
         return torch.cat([o.log_probs for o in outputs]).tolist(), torch.cat([o.values for o in outputs]).tolist()
 
 

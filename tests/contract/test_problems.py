@@ -173,10 +173,10 @@ def failing_on_long_prompts(fresh, monkeypatch):
     policy = fresh.engine.policy.policy
     forward = policy.forward
 
-    def failing(batch):
-        if batch.input_ids.shape[1] > 300:
+    def failing(batch, *args, **kwargs):
+        if batch.rows.input_ids.shape[1] > 300:
             raise RuntimeError("CUDA error")
-        return forward(batch)
+        return forward(batch, *args, **kwargs)
 
     monkeypatch.setattr(policy, "forward", failing)
     return "pole " * 400
@@ -205,9 +205,9 @@ async def test_scores_that_are_not_finite_are_500_and_name_the_item(fresh, monke
     policy = fresh.engine.policy.policy
     forward = policy.forward
 
-    def overflowing(batch):
-        output = forward(batch)
-        output.values[batch.value_positions % batch.input_ids.shape[1] > 300] = float("inf")  # of long prompts
+    def overflowing(batch, *args, **kwargs):
+        output = forward(batch, *args, **kwargs)
+        output.values[batch.rows.read_columns[:, 0] > 300] = float("inf")  # of long prompts
         return output
 
     monkeypatch.setattr(policy, "forward", overflowing)

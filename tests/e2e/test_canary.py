@@ -19,8 +19,8 @@ from service.__main__ import main
 
 
 class Imprecise(Policy):
-    def forward(self, batch):
-        output = super().forward(batch)
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
         return output._replace(log_probs=output.log_probs - {error})
 
 

@@ -20,10 +20,11 @@ import torch
 from safetensors.torch import load, save
 
 from hintwise import Client
+from hintwise.action_batch import collate
 from hintwise.digests import content_digest, sha256_of
 from hintwise.policy import Policy
 from hintwise.prompts import action_prompt
-from hintwise.tokens import TextEncoder, collate
+from hintwise.tokens import TextEncoder
 from service.__main__ import main
 
 ROOT = Path(__file__).parents[2]

@@ -2,9 +2,10 @@
 
 import pytest
 
-from hintwise.action_head import HeadActions, HeadColumns, collate_candidates, parse_head_actions
+from hintwise.action_batch import PhraseBatch, collate
+from hintwise.action_head import HeadActions, HeadColumns, parse_head_actions
 from hintwise.errors import InvalidRequest
-from hintwise.tokens import PhraseBatch, PhraseSet
+from hintwise.phrases import PhraseSet
 from service.settings import Settings
 
 ACTIONS = ("push left", "wait", "push right")
@@ -64,22 +65,22 @@ def test_what_is_no_list_of_actions_says_why(text, message):
 
 
 def test_a_batch_reads_each_prompt_alone_and_gathers_its_own_columns():
-    batch = collate_candidates([(7,), (7, 8, 9)], [HeadColumns((2, 0)), HeadColumns((1,))])
-    assert batch.input_ids.tolist() == [[7, 0, 0], [7, 8, 9]]
-    assert batch.value_positions.tolist() == [0, 5]
+    batch = collate([(7,), (7, 8, 9)], [HeadColumns((2, 0)), HeadColumns((1,))])
+    assert batch.rows.input_ids.tolist() == [[7, 0, 0], [7, 8, 9]]
+    assert batch.rows.read_columns.tolist() == [[0], [2]]
     assert batch.columns.tolist() == [[2, 0], [1, 0]]
     assert batch.action_mask.tolist() == [[True, True], [True, False]]
 
 
-def test_a_head_adds_one_row_and_nothing_behind_the_prompt():
+def test_a_head_adds_nothing_behind_the_prompt():
     columns = HeadActions(ACTIONS).columns(ACTIONS)
-    assert (columns.num_rows, columns.longest_row, columns.num_actions) == (1, 0, 3)
+    assert (columns.num_nodes, columns.num_positions, columns.num_actions) == (0, 0, 3)
     phrases = PhraseSet.of([(1, 2), (3, 4), (5,)])
-    assert (phrases.num_rows, phrases.longest_row, phrases.num_actions) == (2, 1, 3)
+    assert (phrases.num_nodes, phrases.num_positions, phrases.num_actions) == (2, 1, 3)
 
 
 def test_phrases_are_laid_out_as_phrases():
-    assert isinstance(collate_candidates([(7,)], [PhraseSet.of([(1, 2)])]), PhraseBatch)
+    assert isinstance(collate([(7,)], [PhraseSet.of([(1, 2)])]), PhraseBatch)
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,8 @@ def test_prompts_beyond_the_limits_are_left_out(policy, encoder):
 
 
 def test_no_canary_where_not_one_prompt_is_small_enough(policy, encoder):
-    many = tuple(f"{n} {n} {n} go" for n in range(256))  # a row each
-    assert canary.canary_of(policy, encoder, [action_prompt("cart 1 " * 150)], [many]) is None
+    long = tuple(f"{n} " * 14 for n in range(1, 256))  # fourteen nodes each, behind one prompt
+    assert canary.canary_of(policy, encoder, [action_prompt("cart 1 " * 400)], [long]) is None
 
 
 @pytest.mark.parametrize(

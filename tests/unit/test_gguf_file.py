@@ -9,10 +9,11 @@ from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 from gguf.quants import quantize
 
 from hintwise import gguf_file
+from hintwise.action_batch import collate
 from hintwise.errors import ModelNotFound
 from hintwise.language_model import EMBEDDED_DIR, load_language_model
 from hintwise.policy import Policy
-from hintwise.tokens import TextEncoder, collate
+from hintwise.tokens import TextEncoder
 
 WIDTH, INNER, HEADS, POSITIONS = 32, 64, 4, 96
 TEXT = "state: cart 20 speed 3\naction:"

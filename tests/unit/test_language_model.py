@@ -10,10 +10,11 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from hintwise.action_batch import collate
 from hintwise.errors import ModelNotFound
 from hintwise.language_model import EMBEDDED_DIR, load_language_model
 from hintwise.policy import Policy
-from hintwise.tokens import TextEncoder, collate
+from hintwise.tokens import TextEncoder
 
 LLAMA = {
     "hidden_size": 32,

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from hintwise import weights
-from hintwise.action_head import HeadActions, collate_candidates
+from hintwise.action_batch import collate
+from hintwise.action_head import HeadActions
 from hintwise.errors import InvalidRequest
 from hintwise.policy import Policy
 from hintwise.tokens import TextEncoder
@@ -49,7 +50,7 @@ def encoder(embedded):
 
 def batch_of(policy, encoder, pairs):
     prompts = [encoder.encode(text) for text, _ in pairs]
-    return collate_candidates(prompts, [policy.candidates(encoder, actions) for _, actions in pairs])
+    return collate(prompts, [policy.candidates(encoder, actions) for _, actions in pairs])
 
 
 def naive_scores(model, prompt, phrases, alpha=0.0, beta=1.0):

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hintwise.action_batch import collate
 from hintwise.errors import InvalidRequest
-from hintwise.tokens import PhraseSet, TextEncoder, collate
+from hintwise.phrases import PhraseSet
+from hintwise.tokens import TextEncoder
 
 
 class WithStart:
@@ -28,69 +30,9 @@ class WithStart:
         return {"word": 0}
 
 
-phrase = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
-
-
 @pytest.fixture(scope="module")
 def encoder(embedded):
     return TextEncoder(embedded.tokenizer, max_tokens=embedded.max_tokens)
-
-
-def test_phrases_with_a_common_beginning_share_one_row():
-    plan = PhraseSet.of([(1, 2), (1, 3)])
-    assert plan.rows == ((1,),)
-    assert plan.row_of == (0, 0)
-
-
-def test_a_reading_that_begins_another_shares_its_row():
-    plan = PhraseSet.of([(4,), (1, 2), (1, 3, 5)])
-    assert plan.rows == ((1, 3),)
-    assert plan.longest_row == 2
-
-
-def test_different_beginnings_need_rows_of_their_own():
-    assert len(PhraseSet.of([(1, 2), (3, 4)]).rows) == 2
-
-
-@given(
-    st.lists(st.tuples(st.lists(st.integers(6, 9), min_size=1, max_size=5), st.lists(phrase, min_size=1)), min_size=1)
-)
-def test_every_phrase_token_is_scored_where_its_own_reading_ends(items):
-    prompts = [tuple(prompt) for prompt, _ in items]
-    plans = [PhraseSet.of(phrases) for _, phrases in items]
-    batch = collate(prompts, plans)
-    rows, columns = batch.input_ids.shape
-    flat = batch.input_ids.flatten()
-    for b, (prompt, (_, phrases)) in enumerate(zip(prompts, items, strict=True)):
-        position = batch.value_positions[b].item()
-        assert flat[position - len(prompt) + 1 : position + 1].tolist() == list(prompt)
-        assert position % columns == len(prompt) - 1
-        assert batch.action_mask[b].sum() == len(phrases)
-        for a, tokens in enumerate(phrases):
-            assert batch.token_mask[b, a].sum() == len(tokens)
-            for j, token in enumerate(tokens):
-                assert batch.token_ids[b, a, j] == token
-                where = batch.score_positions[batch.token_scores[b, a, j]].item()
-                read = flat[where - where % columns : where + 1].tolist()
-                assert read == [*prompt, *tokens[:j]]
-    assert rows == sum(len(plan.rows) for plan in plans)
-
-
-def test_a_common_first_token_is_scored_once():
-    batch = collate([(9,)], [PhraseSet.of([(1, 2), (1, 3)])])
-    assert len(batch.score_positions) == 2
-    assert batch.token_scores[0, 0, 0] == batch.token_scores[0, 1, 0]
-
-
-def test_padding_is_zero_and_stands_on_the_right():
-    batch = collate([(7,), (7, 8, 9)], [PhraseSet.of([(1,)])] * 2)
-    assert batch.input_ids.tolist() == [[7, 0, 0], [7, 8, 9]]
-
-
-def test_ids_are_concatenated_never_tokenized_again(encoder):
-    prompt, phrases = encoder.encode("state: cart 20\naction:"), encoder.phrases(("push left", "push right"))
-    batch = collate([prompt], [phrases])
-    assert tuple(batch.input_ids[0, : len(prompt)].tolist()) == prompt
 
 
 def test_the_embedded_tokenizer_gives_one_token_a_number_word(encoder):
@@ -171,3 +113,32 @@ def test_the_layout_of_phrases_lives_no_longer_than_they():
     del phrases
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shared"),
+    [
+        ("task: Stay up.\nstate: cart 20\naction:", "task: Stay up.\nstate:"),
+        ("state: cart 20\naction:", "state:"),
+        ("task: Stay up.\nactions: go, wait\nstate: x\nhint:", "task: Stay up.\nactions: go, wait\nstate:"),
+        ("no observation at all", ""),
+        ("state:", "state"),  # one token stays the prompt's own
+    ],
+)
+def test_what_prompts_of_a_task_share_ends_where_the_observation_begins(encoder, prompt, shared):
+    ids = encoder.encode(prompt)
+    assert ids[: encoder.num_shared_tokens(prompt, ids)] == encoder.encode(shared)
+
+
+def test_a_token_that_spans_into_the_observation_is_not_shared(embedded):
+    encoder = TextEncoder(embedded.tokenizer, max_tokens=100)
+    whole, part = (1, 2, 3, 4), (1, 2, 9)
+    encoder._tokenize = lambda texts: [{"state: x": whole, "state:": part}[text] for text in texts]
+    assert encoder.num_shared_tokens("state: x", encoder.encode("state: x")) == 2
+
+
+def test_scored_prompts_know_what_they_share(encoder):
+    text = "task: Stay up.\nstate: cart 20\naction:"
+    phrases = encoder.phrases(("go", "wait"))
+    [scored] = encoder.scored([text], [phrases])
+    assert scored == (encoder.encode(text), phrases, encoder.num_shared_tokens(text, encoder.encode(text)))

@@ -21,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hintwise.action_head import Candidates, collate_candidates
-from hintwise.policy import Policy, PolicyOutput
-from hintwise.tokens import TextEncoder, TokenIds
+from hintwise.action_batch import ScoredPrompt
+from hintwise.policy import Policy
+from hintwise.scoring import score
+from hintwise.tokens import TextEncoder
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.buffers import Rollout, explained_variance, mean
 
@@ -48,8 +49,7 @@ class UpdateMetrics:
 class Experience(NamedTuple):
     """A rollout, flat and encoded: B = S * N transitions."""
 
-    prompts: list[TokenIds]
-    candidates: list[Candidates]
+    prompts: list[ScoredPrompt]
     actions: Tensor  # (B,) int64
     log_probs: Tensor  # (B,)
     advantages: Tensor  # (B,)
@@ -117,7 +117,7 @@ class PPO:
     def _loss(self, experience: Experience, chosen: NDArray[np.int64]) -> tuple[Tensor, dict[str, float]]:
         hyper = self.hyperparameters
         index = torch.from_numpy(chosen).to(experience.actions.device)
-        output = self._forward(experience, chosen)
+        output = score(self.policy, [experience.prompts[i] for i in chosen], only_log_probs=True)
         new = output.log_probs.gather(1, experience.actions[index, None]).squeeze(1)  # (b,)
         log_ratio = new - experience.log_probs[index]
         ratio = log_ratio.exp()
@@ -138,11 +138,6 @@ class PPO:
             }
         return loss, measured
 
-    def _forward(self, experience: Experience, chosen: NDArray[np.int64]) -> PolicyOutput:
-        batch = collate_candidates([experience.prompts[i] for i in chosen], [experience.candidates[i] for i in chosen])
-        output: PolicyOutput = self.policy(batch.to(experience.actions.device))
-        return output
-
     def _descend(self, loss: Tensor) -> float:
         """Takes one gradient step and returns the gradient's norm before clipping."""
         self.optimizer.zero_grad()
@@ -158,8 +153,9 @@ class PPO:
             return torch.from_numpy(array.reshape(-1)).to(device, torch.float32)
 
         return Experience(
-            prompts=self.encoder.encode_all(rollout.prompts),
-            candidates=[self.policy.candidates(self.encoder, phrases) for phrases in rollout.action_phrases],
+            prompts=self.encoder.scored(
+                rollout.prompts, [self.policy.candidates(self.encoder, phrases) for phrases in rollout.action_phrases]
+            ),
             actions=torch.from_numpy(rollout.actions.reshape(-1)).to(device),
             log_probs=flat(rollout.log_probs),
             advantages=flat(advantages),

@@ -10,7 +10,7 @@ from safetensors.torch import load
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from hintwise.action_head import collate_candidates
+from hintwise.action_batch import collate
 from hintwise.digests import sha256_of
 from hintwise.errors import VersionConflict
 from hintwise.language_model import load_language_model
@@ -163,7 +163,7 @@ class InProcessService:
         prompts = [self.encoder.encode(action_prompt(text, task=task)) for text in observations]
         with torch.no_grad():
             candidates = [self.policy.candidates(self.encoder, tuple(phrases)) for phrases in lists]
-            output = self.policy(collate_candidates(prompts, candidates))
+            output = self.policy(collate(prompts, candidates))
         results = []
         for i, phrases in enumerate(lists):
             log_probs = output.log_probs[i, : len(phrases)].double()

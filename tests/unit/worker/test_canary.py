@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 
 from hintwise import canary
-from hintwise.action_head import collate_candidates
+from hintwise.action_batch import collate
 from hintwise.policy import Policy
 from hintwise.weights import apply, read
 from worker.config import TrainConfig
@@ -48,9 +48,7 @@ def test_a_push_carries_the_log_probs_of_its_own_weights(pushed, language_model,
     apply(policy, read(pushed))
     encoded = canary.encode(sent, policy, encoder)
     with torch.no_grad():
-        found = policy(
-            collate_candidates([each.prompt for each in encoded], [each.candidates for each in encoded])
-        ).log_probs
+        found = policy(collate([each.prompt for each in encoded], [each.candidates for each in encoded])).log_probs
     canary.check(sent, found.tolist(), beta=policy.beta.item(), num_parameters=language_model.num_parameters)
 
 

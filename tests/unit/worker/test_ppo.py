@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from hintwise.action_head import collate_candidates
+from hintwise.action_batch import collate
 from hintwise.policy import Policy
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.algorithms.ppo import PPO
@@ -39,7 +39,7 @@ def play(policy, encoder, *, num_steps=16, seed=0, phrase_lists=(PHRASES, PHRASE
     wanted = generator.integers(2, size=(num_steps, num_envs))
     rollout.prompts = [f"state: {number}\naction:" for number in wanted.reshape(-1)]
     rollout.action_phrases = [phrase_lists[number] for number in wanted.reshape(-1)]
-    batch = collate_candidates(
+    batch = collate(
         [encoder.encode(prompt) for prompt in rollout.prompts],
         [policy.candidates(encoder, phrases) for phrases in rollout.action_phrases],
     )
@@ -183,8 +183,8 @@ def test_the_clip_range_bounds_the_gain_but_never_the_loss(policy, encoder, rati
 def test_every_transition_is_used_once_an_epoch(policy, encoder, monkeypatch):
     seen = []
     ppo = make_ppo(policy, encoder)
-    forward = ppo._forward
-    monkeypatch.setattr(ppo, "_forward", lambda experience, chosen: seen.append(chosen) or forward(experience, chosen))
+    loss = ppo._loss
+    monkeypatch.setattr(ppo, "_loss", lambda experience, chosen: seen.append(chosen) or loss(experience, chosen))
     ppo.update(play(policy, encoder), learning_rate=1e-3)
     for epoch in range(4):
         assert sorted(np.concatenate(seen[4 * epoch : 4 * epoch + 4])) == list(range(128))
