@@ -143,7 +143,7 @@ async def test_the_time_limit_covers_the_compute(service, calling, monkeypatch):
     """it covers queue and compute"""
     may_end, policy = threading.Event(), service.engine.policy.policy
     forward = policy.forward
-    monkeypatch.setattr(policy, "forward", lambda batch: may_end.wait(60) and forward(batch))
+    monkeypatch.setattr(policy, "forward", lambda *args, **kwargs: may_end.wait(60) and forward(*args, **kwargs))
     try:
         async with calling(service, timeout_s=0.2) as client:
             with pytest.raises(DeadlineExceeded):

@@ -38,10 +38,10 @@ def failing_on_long_prompts(fresh, monkeypatch):
     policy = fresh.engine.policy.policy
     forward = policy.forward
 
-    def failing(batch):
-        if batch.input_ids.shape[1] > 300:
+    def failing(batch, *args, **kwargs):
+        if batch.rows.input_ids.shape[1] > 300:
             raise RuntimeError("CUDA error")
-        return forward(batch)
+        return forward(batch, *args, **kwargs)
 
     monkeypatch.setattr(policy, "forward", failing)
 
