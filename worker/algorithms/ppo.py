@@ -77,7 +77,9 @@ class PPO:
         self.encoder = encoder
         self.hyperparameters = hyperparameters
         self.generator = generator
-        self.optimizer = torch.optim.Adam(policy.parameters(), lr=hyperparameters.learning_rate, eps=ADAM_EPSILON)
+        self.optimizer = torch.optim.Adam(
+            policy.parameters(), lr=hyperparameters.learning_rate, eps=ADAM_EPSILON, fused=True
+        )
 
     def update(self, rollout: Rollout, *, learning_rate: float) -> UpdateMetrics:
         """Takes up to `update_epochs` passes over the fresh transitions of `rollout`."""
