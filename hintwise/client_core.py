@@ -39,6 +39,7 @@ from hintwise.errors import (
     Unavailable,
     VersionConflict,
 )
+from hintwise.large_body import PIECE_BYTES, LargeBody
 from hintwise.request_body import to_body
 from hintwise.schemas import (
     ActRequest,
@@ -211,13 +212,11 @@ class Wire:
     ) -> httpx.Request:
         timeout_ms = str(max(1, math.floor(timeout_s * 1e3)))
         timeout = {"connect": timeout_s, "write": timeout_s, "pool": timeout_s, "read": timeout_s + ANSWER_GRACE_S}
-        return httpx.Request(
-            method,
-            _url(self.base_url, path),
-            headers={**self._headers, **(headers or {}), "X-Request-Timeout-Ms": timeout_ms},
-            content=body,
-            extensions={"timeout": timeout},
-        )
+        url, sent = _url(self.base_url, path), {**self._headers, **(headers or {}), "X-Request-Timeout-Ms": timeout_ms}
+        if body is None or len(body) <= PIECE_BYTES:
+            return httpx.Request(method, url, headers=sent, content=body, extensions={"timeout": timeout})
+        sent |= {"Host": url.netloc.decode(), "Content-Length": str(len(body))}  # httpx adds them for `content` alone
+        return httpx.Request(method, url, headers=sent, stream=LargeBody(body), extensions={"timeout": timeout})
 
     def _lost(self, error: httpx.RequestError, timeout_s: float, waited_s: float) -> HintwiseError:
         """Returns what an attempt without an answer means."""
