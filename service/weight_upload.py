@@ -81,16 +81,29 @@ async def receive(request: Request, part: Path, max_bytes: int) -> str:
 
 
 async def write(chunks: AsyncIterator[bytes], part: Path) -> str:
-    """Writes what arrives to `part`, off the event loop; returns its hex digest."""
+    """Writes what arrives to `part`, off the event loop; returns its hex digest.
+
+    While a thread hashes and writes one stretch, the next one arrives; it waits where it comes faster.
+    """
     digest = hashlib.sha256()
+    writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    writing.set_result(None)
+    pending: list[bytes] = []
+    num_bytes = 0
     with part.open("r+b") as file:
-        pending = bytearray()
-        async for chunk in chunks:
-            pending += chunk
-            if len(pending) >= WRITE_BYTES:
-                await asyncio.to_thread(_write, file, digest, bytes(pending))
-                pending.clear()
-        await asyncio.to_thread(_write, file, digest, bytes(pending))
+        try:
+            async for chunk in chunks:
+                pending.append(chunk)
+                num_bytes += len(chunk)
+                if num_bytes >= WRITE_BYTES:
+                    await writing
+                    writing = asyncio.ensure_future(asyncio.to_thread(_write, file, digest, pending))
+                    pending, num_bytes = [], 0
+            await writing
+            writing = asyncio.ensure_future(asyncio.to_thread(_write, file, digest, pending))
+            await writing
+        finally:
+            await asyncio.wait({writing})  # nobody may close a file that a thread writes to
     return digest.hexdigest()
 
 
@@ -104,6 +117,7 @@ def _declared_sha256(request: Request) -> str:
     return parse_content_digest(header)
 
 
-def _write(file: IO[bytes], digest: hashlib._Hash, data: bytes) -> None:
-    digest.update(data)
-    file.write(data)
+def _write(file: IO[bytes], digest: hashlib._Hash, chunks: list[bytes]) -> None:
+    for chunk in chunks:
+        digest.update(chunk)
+        file.write(chunk)
