@@ -222,7 +222,7 @@ class WeightsInfo(Answer):
     tokenizer_sha256: str
     retained_versions: list[int]
     created_at: datetime
-    durable: bool = Field(description="True once this version would survive a restart.")
+    durable: bool = Field(description="True once this version would survive a power cut, not a crash alone.")
 
 
 class ModelInfo(Answer):

@@ -27,11 +27,14 @@ from service.inference_thread import InferenceThread
 from service.metrics import Metrics
 from service.policy_runner import PolicyRunner
 from service.settings import Settings
+from service.weight_flush import Flusher
 from service.weight_store import StoreUnusable, WeightStore
 
 log = structlog.get_logger("service")
 SPARE_BYTES = 2**20
 """Room in a weights body for names and metadata."""
+FLUSH_LIMIT_S = 30.0
+"""How long a service that stops waits for the disk. What is killed then is lost to a power cut alone."""
 
 
 class Engine:
@@ -75,6 +78,7 @@ class Engine:
         except BaseException:
             self.store.close()
             raise
+        self.flusher = Flusher(self.store.flush, on_failure=self.metrics.flush_failures.inc)
         self.max_weights_bytes = SPARE_BYTES + 2 * sum(t.nbytes for t in weights.state_of(self.policy.policy).values())
         self.act_queue = self._queue("act", self.policy.decide)
         self.reward_queue = self._queue("reward", self.scorer.score)
@@ -89,7 +93,8 @@ class Engine:
         finally:
             self.stop_queues()
             await asyncio.to_thread(self.thread.stop)
-            self.store.close()
+            if await asyncio.to_thread(self.flusher.stop, FLUSH_LIMIT_S):
+                self.store.close()  # else the end of the process lets go of it, and not before
 
     def stop_queues(self) -> None:
         """Fails with `Unavailable` what waits for the models, and what comes from now on. For the event loop."""
@@ -117,11 +122,11 @@ class Engine:
             base_sha256=model.sha256,
         )
         if path is None:
-            part = self.store.new_part()
-            part.write_bytes(weights.dump(self.policy.policy))
-            self.store.flush(part)
-            first = self.store.add(part, sha256_of(part.read_bytes()))
+            part, data = self.store.new_part(), weights.dump(self.policy.policy)
+            part.write_bytes(data)
+            first = self.store.add(part, sha256_of(data))
             self.policy.policy_version, self.policy.digest = first.policy_version, first.sha256
+            self.store.flush()
         else:
             state = weights.read(path)
             weights.check_fits(state, weights.state_of(self.policy.policy))

@@ -67,6 +67,11 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.flush_failures = Counter(
+            "hintwise_flush_failures",
+            "Flushes of weights that the disk refused; `durable` stays false until a later one goes well",
+            registry=self.registry,
+        )
         self.policy_version = Gauge("hintwise_policy_version", "Version that answers /act", registry=self.registry)
         self.queue_tokens = Gauge(
             "hintwise_queue_tokens", "Padded tokens that wait for a batch", ["kind"], registry=self.registry

@@ -1,12 +1,13 @@
 """`PUT /weights` and `POST /weights/rollback`: other weights are verified, recorded and served.
 
-    PUT       stream to disk, hash ─▶ verify, flush ─▶ swap, canary, record
-    rollback  kept file, hash      ─▶ verify        ─▶ swap, canary, record
-              event loop + thread     a thread         one job on the inference thread
+    PUT       stream to a file, hash ─▶ verify ─▶ swap, canary, record ─▶ answer ─▶ flush
+    rollback  kept file, hash        ─▶ verify ─▶ swap, canary, record ─▶ answer ─▶ flush
+              event loop + thread       a thread  one job on the inference thread   flush thread
 
 The job copies in memory, scores the canary and writes one small file. It happens whole or not at
-all, and the record on disk always names what serves. Whatever fails, or is late, leaves the old
-version serving and no trace of the new one.
+all, and the record always names what serves. Whatever fails, or is late, leaves the old version
+serving and no trace of the new one. A kill loses nothing, since the system writes on; until the
+flush, of which `durable` tells, a power cut may.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from service.bodies import deadline_of, read_json
 from service.engine import Engine
 from service.weight_check import Verified, check_canary, verify
 from service.weight_path import chunks_of, open_allowed
-from service.weight_store import Version, sha256_of_file
+from service.weight_record import Version
+from service.weight_store import sha256_of_file
 from service.weight_upload import JSON, content_type_of, if_match, receive, version_replaced, write
 
 log = structlog.get_logger("service")
@@ -92,11 +94,10 @@ class WeightSwap:
                 self._check_current(replaced)  # another push may have won while this one arrived
                 started = time.perf_counter()
                 verified = await asyncio.to_thread(verify, part, engine.policy)
-                await asyncio.to_thread(engine.store.flush, part)
-                await self._swap(verified, partial(engine.store.add, part, sha256), limit)
-                self._count_push(time.perf_counter() - started)
-                await self._drop_forgotten()
-                return weights_info(engine)
+                with self._flush_afterwards():
+                    await self._swap(verified, partial(engine.store.add, part, sha256), limit)
+                    self._count_push(time.perf_counter() - started)
+                    return weights_info(engine)
         finally:
             part.unlink(missing_ok=True)
 
@@ -110,9 +111,11 @@ class WeightSwap:
             if body.policy_version != before:
                 kept = engine.store.version(body.policy_version)
                 verified = await asyncio.to_thread(self._verify_kept, kept)
-                await self._swap(verified, partial(engine.store.serve, kept.policy_version), limit)
-                engine.metrics.rollbacks.inc()
-                log.info("rolled back weights", policy_version=kept.policy_version, from_policy_version=before)
+                with self._flush_afterwards():
+                    await self._swap(verified, partial(engine.store.serve, kept.policy_version), limit)
+                    engine.metrics.rollbacks.inc()
+                    log.info("rolled back weights", policy_version=kept.policy_version, from_policy_version=before)
+                    return weights_info(engine)
             return weights_info(engine)
 
     async def _copy(self, request: Request, part: Path, max_bytes: int) -> str:
@@ -160,12 +163,14 @@ class WeightSwap:
         metrics.swap_seconds.observe(duration_s)
         log.info("swapped weights", policy_version=version, duration_ms=round(duration_s * 1e3, 1))
 
-    async def _drop_forgotten(self) -> None:
-        """Removes the files of versions that are kept no longer; the push has succeeded whatever comes of it."""
+    @contextmanager
+    def _flush_afterwards(self) -> Iterator[None]:
+        """Has what the block records flushed once the answer is made; also where its caller was cancelled."""
         try:
-            await asyncio.to_thread(self._engine.store.drop_forgotten)
-        except OSError as error:
-            log.warning("an old version's file could not be removed", reason=str(error))
+            yield
+        finally:
+            if not self._engine.store.durable:
+                self._engine.flusher.request()
 
     @contextmanager
     def _refusals_logged(self, event: str) -> Iterator[None]:
