@@ -101,6 +101,13 @@ class Service:
         assert response.status_code == 200, response.text
         return data
 
+    async def durable(self) -> dict[str, Any]:
+        """Returns what `GET /weights` says once what it names would survive a power cut."""
+        async with asyncio.timeout(30):
+            while not (info := (await self.http.get("/weights")).json())["durable"]:  # noqa: ASYNC110 (no event for it)
+                await asyncio.sleep(0.001)
+        return dict(info)
+
     @asynccontextmanager
     async def blocked_thread(self) -> AsyncIterator[list[object]]:
         """Keeps the model thread busy inside the block; gives the swaps and probes that wait for it."""

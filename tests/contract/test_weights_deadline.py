@@ -8,7 +8,7 @@ import pytest_asyncio
 from safetensors.torch import save
 
 from hintwise.digests import content_digest, sha256_of
-from service import weight_swap
+from service import weight_record, weight_swap
 from service.weight_store import WeightStore
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -152,22 +152,14 @@ async def test_a_record_that_cannot_be_written_leaves_the_old_weights(unchanged,
     data = await changed(unchanged)
     before = await unchanged.act(["cart 3"], mode="greedy")
 
-    def full(self, record):
+    def full(directory, record):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(WeightStore, "_write", full)
+        patched.setattr(weight_record, "write_unflushed", full)
         response = await send(unchanged, data, data, **{"x-request-timeout-ms": "30000"})
         assert response.status_code == 500
     assert await unchanged.act(["cart 3"], mode="greedy") == before
-
-
-async def test_an_old_file_that_cannot_be_removed_is_no_failure_of_the_push(fresh, monkeypatch):
-    def stuck(self):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(WeightStore, "drop_forgotten", stuck)
-    await fresh.put_noise()
 
 
 @pytest.mark.parametrize("timeout_ms", ["0", "-1", "x", "600001"])

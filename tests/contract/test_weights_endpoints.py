@@ -96,7 +96,7 @@ async def test_a_push_serves_the_next_version(fresh):
 async def test_put_answers_with_what_get_then_says(fresh):
     response = await fresh.put(save(await fresh.tensors()))
     assert response.status_code == 200
-    assert response.json() == (await fresh.http.get("/weights")).json()
+    assert response.json() | {"durable": True} == await fresh.durable()
     assert response.headers["x-policy-version"] == "2"
 
 
@@ -123,6 +123,7 @@ async def test_retention_keeps_8_versions(fresh):
     assert (await fresh.http.get("/weights/4")).status_code == 200
     refusal = await fresh.refused("/weights/3", status=404, method="GET")
     assert "4, 5, 6, 7, 8, 9, 10, 11" in refusal.detail
+    await fresh.durable()
     assert sum(name.endswith(".safetensors") for name in files_in(fresh)) == 8
 
 
@@ -454,7 +455,7 @@ async def test_no_whole_version_is_a_clear_refusal_to_start(start, tmp_path):
 
 
 async def test_a_disk_without_room_for_the_first_version_is_a_clear_refusal_to_start(start, monkeypatch):
-    def fail(store, part):
+    def fail(store):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as full:
