@@ -34,6 +34,7 @@ from hintwise.errors import (
     VersionConflict,
     WeightsRejected,
 )
+from hintwise.large_body import PIECE_BYTES, LargeBody
 from hintwise.request_body import to_body
 from hintwise.schemas import ActRequest, GuidanceRequest, RewardItem, RewardRequest
 
@@ -534,6 +535,25 @@ async def test_a_tiny_timeout_is_still_a_whole_millisecond(service):
 
 
 # Weights
+
+
+async def test_a_large_body_goes_in_pieces_and_whole_again_when_it_is_retried(service):
+    data = bytes(range(256)) * (3 * PIECE_BYTES // 256) + b"end"
+    await service.call(service.client(RESET, weighed(6)), "put_weights", data, if_match=5)
+    assert [request.read() if service.kind == "sync" else await request.aread() for request in service.requests] == [
+        data,
+        data,
+    ]
+    for request in service.requests:
+        assert request.headers["content-length"] == str(len(data))
+        assert request.headers["host"] == "service"
+        assert "transfer-encoding" not in request.headers
+
+
+def test_no_piece_is_longer_than_the_socket_takes_with_ease():
+    """httpcore's time for one piece grows with the square of its length."""
+    data = bytes(3 * PIECE_BYTES + 1)
+    assert [len(piece) for piece in LargeBody(data)] == [PIECE_BYTES] * 3 + [1]
 
 
 async def test_put_weights_names_the_version_and_the_digest(service):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save, save_file
 from torch import nn
 
 from hintwise import weights
@@ -25,6 +25,25 @@ def test_a_tied_copy_is_left_out_and_comes_back(fresh_embedded):
     state["trunk.transformer.wte.weight"] = state["trunk.transformer.wte.weight"] + 1
     weights.apply(policy, state)
     assert torch.equal(policy.trunk.lm_head.weight, state["trunk.transformer.wte.weight"])
+
+
+@pytest.mark.parametrize("metadata", [{}, {"hintwise.format": 'a "quoted"\n größer'}])
+def test_a_dump_is_the_file_that_safetensors_writes(metadata):
+    module = nn.Module()
+    for i, dtype in enumerate(reversed(weights.DTYPES)):
+        module.register_buffer(f"größe_{i}", torch.arange(3 + i).to(dtype))
+        module.register_buffer(f"scalar_{i}", torch.ones((), dtype=dtype))
+    module.register_buffer("empty", torch.ones(0, 3))
+    module.register_buffer("transposed", torch.arange(6.0).view(2, 3).T)
+    state = {name: tensor.contiguous() for name, tensor in weights.state_of(module).items()}
+    assert weights.dump(module, metadata) == save(state, metadata=metadata)
+
+
+def test_a_dtype_that_no_file_of_weights_holds_is_named():
+    module = nn.Module()
+    module.register_buffer("strange", torch.ones(1, dtype=torch.complex64))
+    with pytest.raises(ValueError, match=r"strange has dtype torch\.complex64"):
+        weights.dump(module)
 
 
 def test_apply_copies_in_place():
