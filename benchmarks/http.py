@@ -1,36 +1,36 @@
-"""What HTTP, JSON, tokenization and batching cost on top of the forward pass.
+"""What HTTP, JSON, tokenization and batching cost on top of the forward pass, and what a naive service does.
 
-    python -m benchmarks.http
+    python -m benchmarks.http [--model embedded --model random:4x256]
 
-Rounds alternate between a bare loop and the service, so that a slow minute hits both:
+Rounds alternate between all that is measured, so that a slow minute hits everything:
 
-    bare      Policy.forward on batches that were tokenized and collated beforehand, one thread
-    service   the same number of observations a request, from light clients (a blocking socket,
-              requests made beforehand), over loopback, with one thread for the models
+    bare            Policy.forward on batches that were tokenized and collated beforehand, one thread
+    service         requests from light clients (requests made beforehand) over loopback, one thread for the models
+    naive           the same requests to benchmarks/naive_service.py, one forward pass a request
+    per_candidate   the same with one forward pass for each observation and candidate
 
-Texts are random, so that the service's cache of tokenized prompts does not help it.
+at 64 observations a request from 2 clients, and at one observation a request from 64 clients (not bare). Texts
+are random, so that the service's cache of tokenized prompts does not help it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import random
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 
 from benchmarks import results_file
+from benchmarks.http_load import rate_of_few, rate_of_many
 from benchmarks.light_client import ACTIONS, TASK, LightClient, act_request, random_observations, seconds_of_each
-from hintwise.action_batch import PhraseBatch, collate
+from benchmarks.processes import running_naive_service, running_service
+from benchmarks.random_models import model_directory
 from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
 from hintwise.prompts import action_prompt
@@ -38,45 +38,104 @@ from hintwise.tokens import TextEncoder
 
 NUM_CLIENTS = 2
 OBSERVATIONS = 64
+NUM_SMALL_CLIENTS = 64
+NUM_COMPARED = 32
+MAX_DIFFERENCE = 1e-4
+"""Between log-probabilities of the services: they must have done the same job."""
+
+Round = dict[str, float]
 
 
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(1)
-    model = load_language_model(arguments.model)
-    policy, encoder = Policy(model), TextEncoder(model.tokenizer, max_tokens=model.max_tokens)
-    rounds: list[dict[str, float]] = []
-    with _service(arguments.model) as port:
-        for number in range(arguments.rounds + 1):
-            generator = random.Random(arguments.seed + number)
-            measured = {
-                "bare_observations_per_s": _bare_rate(policy, encoder, generator, arguments.seconds),
-                "service_observations_per_s": _service_rate(port, generator, arguments.seconds),
-                "bare_lone_ms": _bare_lone_ms(policy, encoder, generator),
-                "service_lone_ms": _service_lone_ms(port, generator),
-            }
-            if number:  # the first round warms both up
-                rounds.append(measured)
-                print(json.dumps(measured), file=sys.stderr)
-    path = results_file.write("http", _summary(arguments, rounds))
-    print(path.read_text())
-
-
-def _summary(arguments: argparse.Namespace, rounds: list[dict[str, float]]) -> dict[str, Any]:
-    medians = {name: statistics.median(measured[name] for measured in rounds) for name in rounds[0]}
-    rate = [measured["service_observations_per_s"] / measured["bare_observations_per_s"] for measured in rounds]
-    added = [measured["service_lone_ms"] - measured["bare_lone_ms"] for measured in rounds]
-    return {
-        "model": arguments.model,
+    tables = [_measured(model, arguments) for model in arguments.model or ["embedded"]]
+    measured = {
         "seed": arguments.seed,
-        "client": "benchmarks/light_client.py",
+        "client": "benchmarks/http_load.py",
         "num_clients": NUM_CLIENTS,
         "observations_per_request": OBSERVATIONS,
-        "service_rate_over_bare_rate": statistics.median(rate),
-        "lone_request_adds_ms": statistics.median(added),
-        "medians": medians,
+        "num_small_clients": NUM_SMALL_CLIENTS,
+        "naive_handler": arguments.naive_handler,
+        "models": tables,
+    }
+    print(results_file.write("http", measured).read_text())
+
+
+def _measured(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the summary of one model."""
+    rounds: list[Round] = []
+    with ExitStack() as stack:
+        directory = stack.enter_context(model_directory(name))
+        handler = ("--handler", arguments.naive_handler)
+        ports = {
+            "service": stack.enter_context(running_service(directory)),
+            "naive": stack.enter_context(running_naive_service(directory, *handler)),
+            "per_candidate": stack.enter_context(running_naive_service(directory, *handler, "--per-candidate")),
+        }
+        difference = _largest_difference(ports, random.Random(arguments.seed))
+        model = load_language_model(directory)
+        policy, encoder = Policy(model), TextEncoder(model.tokenizer, max_tokens=model.max_tokens)
+        for number in range(arguments.rounds + 1):
+            measured = _round(policy, encoder, ports, random.Random(arguments.seed + number), arguments.seconds)
+            if number:  # the first round warms all up
+                rounds.append(measured)
+                print(json.dumps(measured), file=sys.stderr)
+    return _summary(name, rounds, difference)
+
+
+def _round(
+    policy: Policy, encoder: TextEncoder, ports: dict[str, int], generator: random.Random, seconds: float
+) -> Round:
+    measured = {"bare_observations_per_s": _bare_rate(policy, encoder, generator, seconds)}
+    for name, port in ports.items():
+        seed = generator.randrange(10**9)
+        measured[f"{name}_observations_per_s"] = rate_of_few(
+            port, seed, seconds, num_clients=NUM_CLIENTS, size=OBSERVATIONS
+        )
+    for name, port in ports.items():
+        small = rate_of_many(port, generator, seconds, num_clients=NUM_SMALL_CLIENTS)
+        measured[f"{name}_small_requests_per_s"] = small.requests_per_s
+        measured[f"{name}_small_client_ms"] = small.client_ms
+    measured["bare_lone_ms"] = _bare_lone_ms(policy, encoder, generator)
+    measured["service_lone_ms"] = _service_lone_ms(ports["service"], generator)
+    return measured
+
+
+def _summary(name: str, rounds: list[Round], difference: float) -> dict[str, Any]:
+    def median_ratio(numerator: str, denominator: str) -> float:
+        return statistics.median(measured[numerator] / measured[denominator] for measured in rounds)
+
+    large, small = "service_observations_per_s", "service_small_requests_per_s"
+    return {
+        "model": name,
+        "service_rate_over_bare_rate": median_ratio(large, "bare_observations_per_s"),
+        "lone_request_adds_ms": statistics.median(each["service_lone_ms"] - each["bare_lone_ms"] for each in rounds),
+        "service_rate_over_naive_rate": median_ratio(large, "naive_observations_per_s"),
+        "service_rate_over_per_candidate_rate": median_ratio(large, "per_candidate_observations_per_s"),
+        "small_service_rate_over_naive_rate": median_ratio(small, "naive_small_requests_per_s"),
+        "small_service_rate_over_per_candidate_rate": median_ratio(small, "per_candidate_small_requests_per_s"),
+        "largest_log_prob_difference": difference,
+        "medians": {key: statistics.median(measured[key] for measured in rounds) for key in rounds[0]},
         "rounds": rounds,
     }
+
+
+def _largest_difference(ports: dict[str, int], generator: random.Random) -> float:
+    """Returns how far the log-probabilities of any two services are apart; raises when they disagree."""
+    observations = random_observations(NUM_COMPARED, generator)
+    answers = {name: _log_probs(port, observations) for name, port in ports.items()}
+    difference = max(float((answers["service"] - log_probs).abs().max()) for log_probs in answers.values())
+    if not difference <= MAX_DIFFERENCE:
+        raise RuntimeError(f"log-probabilities differ by {difference}; the services do not do the same job")
+    return difference
+
+
+def _log_probs(port: int, observations: list[str]) -> torch.Tensor:
+    client = LightClient(port)
+    results = json.loads(client.send(act_request(port, observations)))["results"]
+    client.close()
+    return torch.tensor([result["log_probs"] for result in results])
 
 
 def _batches(encoder: TextEncoder, generator: random.Random, size: int, count: int) -> list[PhraseBatch]:
@@ -116,53 +175,15 @@ def _service_lone_ms(port: int, generator: random.Random) -> float:
     return statistics.median(durations) * 1e3
 
 
-def _service_rate(port: int, generator: random.Random, seconds: float) -> float:
-    """Returns observations answered per second while every client is busy."""
-    context = multiprocessing.get_context("spawn")
-    start, answers = context.Barrier(NUM_CLIENTS), context.Queue()
-    arguments = [(port, generator.randrange(10**9), seconds, start, answers) for _ in range(NUM_CLIENTS)]
-    clients = [context.Process(target=_client, args=each) for each in arguments]
-    for client in clients:
-        client.start()
-    counted = [answers.get(timeout=120) for _ in clients]
-    for client in clients:
-        client.join(timeout=60)
-    return sum(counted)
-
-
-def _client(port: int, seed: int, seconds: float, start: Any, answers: Any) -> None:
-    generator = random.Random(seed)
-    requests = [act_request(port, random_observations(OBSERVATIONS, generator)) for _ in range(int(seconds * 150))]
-    client = LightClient(port)
-    start.wait(timeout=60)
-    started, sent = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - started) < seconds:
-        client.send(requests[sent % len(requests)])
-        sent += 1
-    answers.put(sent * OBSERVATIONS / elapsed)
-    client.close()
-
-
-@contextmanager
-def _service(model: str) -> Iterator[int]:
-    """Runs the service; yields its port."""
-    with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-m", "service", "--model", model, "--weights-dir", directory, "--exit-with-parent"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            line = process.stdout.readline() if process.stdout else ""  # empty when the service could not start
-            yield int(line.rpartition(":")[2])
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="embedded", help="the policy's language model")
+    parser.add_argument(
+        "--model", action="append", help="the policy's language model, or random:LAYERSxWIDTH; more than once"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="measured rounds, after one to warm up")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each throughput measurement")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--naive-handler", choices=("async", "sync"), default="async", help="the naive service's")
     return parser.parse_args()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 ACTIONS = ("push left", "push right")
 TASK = "Keep the pole upright."
+LIMIT_S = 60
 
 
 def random_observations(count: int, generator: random.Random) -> list[str]:
@@ -18,14 +19,39 @@ def random_observations(count: int, generator: random.Random) -> list[str]:
     return [" ".join(f"{word} {generator.randrange(41)}" for word in words) for _ in range(count)]
 
 
-def act_request(port: int, observations: Sequence[str]) -> bytes:
+def act_request(
+    port: int,
+    observations: Sequence[str],
+    *,
+    actions: Sequence[str] = ACTIONS,
+    task: str = TASK,
+    seed: int | Sequence[int] = 1,
+) -> bytes:
     """Returns `POST /act` as the bytes that cross the wire."""
-    body = json.dumps({"observations": observations, "actions": ACTIONS, "task": TASK, "seed": 1}).encode()
+    body = json.dumps({"observations": observations, "actions": actions, "task": task, "seed": seed}).encode()
     head = (
         f"POST /act HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def connect(port: int) -> socket.socket:
+    """Returns a connection to loopback that sends at once."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def parsed_answer(received: bytes) -> bytes | None:
+    """Returns the body of an answer; None while some of it has yet to come. Raises unless its status is 200."""
+    head, separator, body = received.partition(b"\r\n\r\n")
+    if not separator:
+        return None
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(f"the service answered {head.splitlines()[0].decode()}: {body.decode(errors='replace')}")
+    length = next(int(line.split(b":")[1]) for line in head.lower().splitlines() if line.startswith(b"content-length"))
+    return body if len(body) >= length else None
 
 
 class LightClient:
@@ -36,27 +62,15 @@ class LightClient:
     """
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connect(port)
 
     def send(self, request: bytes) -> bytes:
         """Returns the answer's body; raises unless its status is 200."""
         self._socket.sendall(request)
-        received = b""
-        while b"\r\n\r\n" not in received:
+        received = self._receive()
+        while (body := parsed_answer(received)) is None:
             received += self._receive()
-        head, _, body = received.partition(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(f"the service answered {head.splitlines()[0].decode()}: {body.decode(errors='replace')}")
-        length = next(
-            int(line.split(b":")[1]) for line in head.lower().splitlines() if line.startswith(b"content-length")
-        )
-        parts = [body]
-        missing = length - len(body)
-        while missing > 0:
-            parts.append(self._receive())
-            missing -= len(parts[-1])
-        return b"".join(parts)
+        return body
 
     def close(self) -> None:
         self._socket.close()
