@@ -6,10 +6,11 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from hintwise.language_model import EMBEDDED_DIR
 
@@ -35,7 +36,9 @@ def model_directory(name: str) -> Iterator[str]:
 @contextmanager
 def random_gpt2(config: GPT2Config, tokenizer_directory: str) -> Iterator[str]:
     """Yields a directory with a random GPT-2 and a tokenizer, whose vocabulary the model takes over."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer_directory)
+    whole = (Path(tokenizer_directory) / "tokenizer.json").exists()
+    kind: Any = AutoTokenizer if whole else GPT2Tokenizer  # GPT-2's own vocab.json and merges.txt name no class
+    tokenizer = kind.from_pretrained(tokenizer_directory)
     config.vocab_size = len(tokenizer)
     config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
     torch.manual_seed(0)
