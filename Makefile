@@ -53,8 +53,10 @@ serve: install ## start the service on http://127.0.0.1:8000
 up: ## full training in containers: service, worker and TensorBoard
 	docker compose up --build
 
-bench: install ## measure, and write benchmarks/results/
-	$(BIN)/python -m benchmarks.http
+bench: install ## measure, and write benchmarks/results/ (TOKENIZER=DIR of GPT-2's for the 124M model)
+	$(BIN)/python -m benchmarks.http --model embedded --model random:4x256
+	$(BIN)/python -m benchmarks.repeats
+	$(BIN)/python -m benchmarks.engine --profile $(if $(TOKENIZER),--tokenizer $(TOKENIZER),--only-embedded)
 
 clean: ## remove the environment and everything derived
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage* build *.egg-info

@@ -20,7 +20,7 @@ def write(name: str, measured: dict[str, Any]) -> Path:
     """Writes `benchmarks/results/NAME.json`; returns its path."""
     path = RESULTS / f"{name}.json"
     record = {
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", f"benchmarks.{name}", *map(shown, sys.argv[1:])]),
         "commit": _git("rev-parse", "HEAD")
         + (
             ""
@@ -35,6 +35,12 @@ def write(name: str, measured: dict[str, Any]) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path
+
+
+def shown(argument: str) -> str:
+    """Returns a command's argument without the directories of this machine: of an absolute path, its last part."""
+    flag, equals, value = argument.rpartition("=")
+    return f"{flag}{equals}{Path(value).name if Path(value).is_absolute() else value}"
 
 
 def _git(*arguments: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks import doorkey_stream, repeats
+from benchmarks import doorkey_stream, repeats, results_file
 from benchmarks.bare_gpt2 import BareGpt2
 from benchmarks.doorkey_stream import RecordedStream, read_streams, write_streams
 from benchmarks.engine_prompts import NUM_PROMPT_TOKENS, check_lengths, prompts_of_60_tokens
@@ -165,3 +165,15 @@ def test_a_random_model_has_the_size_its_name_says():
     assert (config.n_layer, config.n_embd) == (1, 64)
     with model_directory("embedded") as name:
         assert name == "embedded"
+
+
+def test_a_recorded_command_tells_nothing_of_the_machines_directories():
+    given = ["--tokenizer", "/some/where/gpt2", "--tokenizer=/some/where/gpt2", "--rounds", "3", "runs/here"]
+    assert list(map(results_file.shown, given)) == [
+        "--tokenizer",
+        "gpt2",
+        "--tokenizer=gpt2",
+        "--rounds",
+        "3",
+        "runs/here",
+    ]
