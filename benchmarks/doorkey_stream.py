@@ -6,6 +6,7 @@ import gzip
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 PATH = Path(__file__).parent / "data" / "doorkey_stream.json.gz"
 RECORDED_BY = "python -m benchmarks.record_doorkey"
@@ -46,9 +47,11 @@ def write_streams(streams: dict[str, RecordedStream], *, seed: int) -> None:
 def read_streams() -> dict[str, RecordedStream]:
     """Returns the recorded streams by name."""
     content = json.loads(gzip.decompress(PATH.read_bytes()))
-    return {
-        name: RecordedStream(
-            **{field: tuple(value) if isinstance(value, list) else value for field, value in entry.items()}
-        )
-        for name, entry in content["streams"].items()
-    }
+    return {name: _stream(entry) for name, entry in content["streams"].items()}
+
+
+def _stream(entry: dict[str, Any]) -> RecordedStream:
+    """Returns a stream from its entry in the file, whose lists are tuples here."""
+    return RecordedStream(
+        **{field: tuple(value) if isinstance(value, list) else value for field, value in entry.items()}
+    )
