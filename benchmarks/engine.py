@@ -39,7 +39,7 @@ from benchmarks.engine_prompts import Prompts, cartpole_prompts, check_lengths, 
 from benchmarks.model_shape import ModelShape, depths_of_nodes, needed_flop, needed_products
 from benchmarks.naive_scores import NaiveScorer
 from benchmarks.random_models import random_gpt2
-from benchmarks.runners import cacheless_runner, scored_prompt
+from benchmarks.runners import cacheless_runner, scored_prompts
 from benchmarks.sgemm_rate import SQUARE, flop_per_s, seconds_of
 from hintwise.language_model import load_language_model
 from hintwise.tokens import TextEncoder
@@ -97,7 +97,7 @@ class Contest:
 
     def ours(self, prompts: Prompts) -> Callable[[], Any]:
         """Returns what scores the prompts; they are tokenized now."""
-        items = [scored_prompt(ids, self.candidates) for ids in self.encoded(prompts)]
+        items = scored_prompts(self.runner, prompts.texts, self.candidates)
         return partial(self.runner.score, items)
 
     def round(self, number: int) -> Round:

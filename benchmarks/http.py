@@ -31,6 +31,8 @@ from benchmarks.http_load import rate_of_few, rate_of_many
 from benchmarks.light_client import ACTIONS, TASK, LightClient, act_request, random_observations, seconds_of_each
 from benchmarks.processes import running_naive_service, running_service
 from benchmarks.random_models import model_directory
+from hintwise import scoring
+from hintwise.action_batch import Batch, collate
 from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
 from hintwise.prompts import action_prompt
@@ -138,25 +140,32 @@ def _log_probs(port: int, observations: list[str]) -> torch.Tensor:
     return torch.tensor([result["log_probs"] for result in results])
 
 
-def _batches(encoder: TextEncoder, generator: random.Random, size: int, count: int) -> list[PhraseBatch]:
+def _batches(policy: Policy, encoder: TextEncoder, generator: random.Random, size: int, count: int) -> list[Batch]:
+    """Returns batches as the service makes them: many rows leave the task out, a lone one does not."""
     phrases = encoder.phrases(ACTIONS)
-    texts = [random_observations(size, generator) for _ in range(count)]
-    prompts = [[encoder.encode(action_prompt(text, task=TASK)) for text in batch] for batch in texts]
-    return [collate(batch, [phrases] * size) for batch in prompts]
+    batches = []
+    for _ in range(count):
+        texts = [action_prompt(text, task=TASK) for text in random_observations(size, generator)]
+        prompts = encoder.scored(texts, [phrases] * size)
+        [group] = scoring.group(prompts, with_prefix=policy.takes_prefix)
+        batches.append(collate([each.prompt for each in prompts], [phrases] * size, prefix_length=len(group.prefix)))
+    return batches
 
 
-def _bare_seconds(policy: Policy, batches: list[PhraseBatch]) -> list[float]:
+def _bare_seconds(policy: Policy, batches: list[Batch]) -> list[float]:
     durations = []
     with torch.inference_mode():
+        shared = batches[0].rows.prefix_ids
+        prefix = policy.encode_prefix(tuple(shared.tolist())) if len(shared) else None
         for batch in batches:
             started = time.perf_counter()
-            policy(batch)
+            policy(batch, prefix)
             durations.append(time.perf_counter() - started)
     return durations
 
 
 def _bare_rate(policy: Policy, encoder: TextEncoder, generator: random.Random, seconds: float) -> float:
-    batches = _batches(encoder, generator, OBSERVATIONS, 50)
+    batches = _batches(policy, encoder, generator, OBSERVATIONS, 50)
     durations: list[float] = []
     while sum(durations) < seconds:
         durations += _bare_seconds(policy, batches)
@@ -164,7 +173,7 @@ def _bare_rate(policy: Policy, encoder: TextEncoder, generator: random.Random, s
 
 
 def _bare_lone_ms(policy: Policy, encoder: TextEncoder, generator: random.Random) -> float:
-    return statistics.median(_bare_seconds(policy, _batches(encoder, generator, 1, 300))) * 1e3
+    return statistics.median(_bare_seconds(policy, _batches(policy, encoder, generator, 1, 300))) * 1e3
 
 
 def _service_lone_ms(port: int, generator: random.Random) -> float:

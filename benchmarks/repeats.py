@@ -31,7 +31,13 @@ from benchmarks.doorkey_stream import RecordedStream, read_streams
 from benchmarks.light_client import LightClient, act_request
 from benchmarks.processes import running_service
 from benchmarks.random_models import model_directory
-from benchmarks.runners import FORGETFUL_SETTINGS, forgetful_runner, remembering_runner, sampled_question
+from benchmarks.runners import (
+    FORGETFUL_SETTINGS,
+    forgetful_runner,
+    remembering_runner,
+    sampled_question,
+    scored_prompts,
+)
 from hintwise.language_model import LanguageModel, load_language_model
 from hintwise.prompts import action_prompt
 from service.policy_runner import PolicyRunner
@@ -88,8 +94,9 @@ def _through_runner(model: LanguageModel, stream: RecordedStream, size: int) -> 
 
 def _decided(runner: PolicyRunner, stream: RecordedStream, size: int) -> Measured:
     candidates = runner.candidates(stream.actions)
-    encoded = [runner.encoder.encode(action_prompt(text, task=stream.task)) for text in stream.texts]
-    items = [sampled_question(encoded[index], candidates, seed) for seed, index in enumerate(stream.order)]
+    texts = [action_prompt(text, task=stream.task) for text in stream.texts]
+    encoded = scored_prompts(runner, texts, candidates)
+    items = [sampled_question(encoded[index], seed) for seed, index in enumerate(stream.order)]
     started = time.process_time()
     decisions = [each for start in range(0, len(items), size) for each in runner.decide(items[start : start + size])]
     seconds = time.process_time() - started

@@ -29,6 +29,10 @@ TANH_GELUS = "gelu_new", "gelu_pytorch_tanh", "gelu_fast"
 """Names that transformers has for one function; torch computes it in a single pass."""
 
 
+MAX_CPU_BYTES = 2**23
+"""Of a layer's widest activations on a CPU: beyond, they leave its caches, and each allocation is fresh pages."""
+
+
 class _Layer(NamedTuple):
     """The parameters of one layer; matrices are (in, out)."""
 
@@ -58,6 +62,15 @@ class GPT2Forward:
         self._epsilon: float = config.layer_norm_epsilon
         tanh = config.activation_function in TANH_GELUS
         self._activation = nn.GELU(approximate="tanh") if tanh else ACT2FN[config.activation_function]
+
+    @property
+    def max_tokens(self) -> int | None:
+        """See `TrunkForward`."""
+        if self._token_embedding.device.type != "cpu":
+            return None
+        layer = self._layers[0]
+        widest = max(layer.query_key_value[1].nbytes, layer.widen[1].nbytes)  # a bias holds a number a column
+        return max(1, MAX_CPU_BYTES // widest)
 
     @staticmethod
     def can_run(model: PreTrainedModel) -> bool:

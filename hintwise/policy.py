@@ -110,6 +110,11 @@ class Policy(nn.Module):
         """Whether a batch may leave out what all its prompts begin with."""
         return self._trunk_forward.takes_prefix
 
+    @property
+    def max_tokens(self) -> int | None:
+        """Padded tokens above which several forwards are faster than one; None where none are."""
+        return self._trunk_forward.max_tokens
+
     def encode_prefix(self, prefix: TokenIds) -> Prefix:
         """Returns what `forward` needs of tokens that a batch leaves out; it holds for the present weights alone."""
         return self._trunk_forward.encode_prefix(torch.tensor(prefix, device=self.device))

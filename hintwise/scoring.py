@@ -74,7 +74,7 @@ def score_distinct(
             encoded[prefix] = policy.encode_prefix(prefix)
         return encoded[prefix]
 
-    groups = group(prompts, with_prefix=policy.takes_prefix)
+    groups = group(prompts, with_prefix=policy.takes_prefix, max_tokens=policy.max_tokens)
     outputs = [_forward(policy, prompts, each, prefix_of or encode_once, only_log_probs) for each in groups]
     if len(outputs) == 1 and groups[0].indices == list(range(len(prompts))):
         return outputs[0]
@@ -83,8 +83,14 @@ def score_distinct(
     return _taken(_joined(outputs), places.tolist())
 
 
-def group(prompts: Sequence[ScoredPrompt], *, with_prefix: bool) -> list[Group]:
-    """Returns the batches that prompts are scored in."""
+def group(prompts: Sequence[ScoredPrompt], *, with_prefix: bool, max_tokens: int | None = None) -> list[Group]:
+    """Returns the batches that prompts are scored in.
+
+    Args:
+        prompts: Distinct ones.
+        with_prefix: Whether what prompts share may be left out of their rows.
+        max_tokens: Of a batch, padding included; a longer row has one for itself. None sets no limit.
+    """
     by_prefix: dict[TokenIds, list[int]] = {}
     for i, prompt in enumerate(prompts):
         shared = prompt.num_shared_tokens if with_prefix else 0
@@ -96,7 +102,8 @@ def group(prompts: Sequence[ScoredPrompt], *, with_prefix: bool) -> list[Group]:
             groups += [Group(prefix, few) for few in _by_length(prompts, indices)]
         else:
             whole += indices
-    return groups + [Group((), few) for few in _by_length(prompts, sorted(whole))]
+    groups += [Group((), few) for few in _by_length(prompts, sorted(whole))]
+    return groups if max_tokens is None else [part for each in groups for part in _parts(prompts, each, max_tokens)]
 
 
 def _by_length(prompts: Sequence[ScoredPrompt], indices: list[int]) -> list[list[int]]:
@@ -112,6 +119,15 @@ def _by_length(prompts: Sequence[ScoredPrompt], indices: list[int]) -> list[list
             runs.append([])
         runs[-1].append(i)
     return runs
+
+
+def _parts(prompts: Sequence[ScoredPrompt], group: Group, max_tokens: int) -> list[Group]:
+    """Returns a group in parts of equal size, as few as the limit allows."""
+    longest = max(prompts[i].num_tokens for i in group.indices) - len(group.prefix)
+    most = max(1, max_tokens // longest)
+    num_parts = -(-len(group.indices) // most)
+    size = -(-len(group.indices) // num_parts)
+    return [Group(group.prefix, group.indices[start : start + size]) for start in range(0, len(group.indices), size)]
 
 
 def _forward(

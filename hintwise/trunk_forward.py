@@ -28,6 +28,11 @@ class TrunkForward(Protocol):
     takes_prefix: bool
     """Whether rows may leave out a common prefix."""
 
+    @property
+    def max_tokens(self) -> int | None:
+        """Tokens of rows, padding included, above which several calls are faster than one; None where none are."""
+        ...
+
     def encode_prefix(self, prefix_ids: Tensor) -> Prefix:
         """Returns what rows need of the tokens before them, (P,) at least one. With gradients, where they are on."""
         ...
@@ -48,6 +53,7 @@ class TransformersForward:
     """
 
     takes_prefix = False
+    max_tokens = None
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._base = cast("PreTrainedModel", model.base_model)

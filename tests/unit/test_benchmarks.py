@@ -19,7 +19,7 @@ from benchmarks.model_shape import ModelShape, Product, depths_of_nodes, needed_
 from benchmarks.naive_scores import NaiveScorer
 from benchmarks.naive_service import create_app
 from benchmarks.random_models import model_directory
-from benchmarks.runners import remembering_runner, scored_prompt
+from benchmarks.runners import remembering_runner, scored_prompts
 from hintwise.prompts import action_prompt
 
 TWO_TOKENS = [(5, 6), (7, 8), (7, 9), (10, 6)]  # two of them begin alike
@@ -33,7 +33,7 @@ def naive():
 def our_log_probs(embedded, prompts, actions):
     runner = remembering_runner(embedded)
     candidates = runner.candidates(tuple(actions))
-    items = [scored_prompt(runner.encoder.encode(prompt), candidates) for prompt in prompts]
+    items = scored_prompts(runner, prompts, candidates)
     return torch.tensor([answer.log_probs for answer in runner.score(items)])
 
 
