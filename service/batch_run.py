@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from hintwise.errors import HintwiseError, InferenceFailed
@@ -42,12 +43,10 @@ class Entry(Generic[Item, Result]):
     """Items of one request that travel in one batch."""
 
     items: Sequence[Item]
-    start: int  # place of the first of them in the request
+    places: Sequence[int]  # of each in the request
+    num_rows: int
+    num_tokens: int  # in the longest row
     future: asyncio.Future[Sequence[Result]] = field(default_factory=asyncio.Future)
-
-    def __post_init__(self) -> None:
-        self.num_rows = sum(item.num_rows for item in self.items)
-        self.num_tokens = max(item.num_tokens for item in self.items)
 
     @property
     def padded_tokens(self) -> int:
@@ -98,6 +97,15 @@ def fail(entries: Iterable[Entry[Item, Result]], error: Exception) -> None:
             entry.future.set_exception(error)
 
 
+def in_order(entries: Batch[Item, Result], results: Iterable[Sequence[Result]]) -> list[Result]:
+    """Returns the results of all parts of a request, in the order of its items."""
+    placed = [
+        pair for entry, part in zip(entries, results, strict=True) for pair in zip(entry.places, part, strict=True)
+    ]
+    placed.sort(key=itemgetter(0))
+    return [result for _, result in placed]
+
+
 def _results(forward: Forward[Item, Result], items: Sequence[Item]) -> Steps[tuple[Sequence[Result], float]]:
     """Returns the forward's results, and the seconds it was on the thread."""
     started, busy_s = time.perf_counter(), 0.0
@@ -130,7 +138,7 @@ def _isolate(
         return
     detail = error.detail if isinstance(error, HintwiseError) else f"the forward failed: {error}"
     index = yield from _failing_item(forward, batch[0].items)
-    told = InferenceFailed(detail) if index is None else ItemFailed(detail, batch[0].start + index)
+    told = InferenceFailed(detail) if index is None else ItemFailed(detail, batch[0].places[index])
     on_event_loop(batch, lambda: fail(batch, told))
 
 

@@ -8,8 +8,8 @@ A batch is taken at the moment the model is free, by the thread that runs it: an
 adds no delay, a busy one fills its batches, and there is no timer to tune (as in
 text-embeddings-inference, core/src/infer.rs). After each batch the thread serves whatever else
 is in line first: another kind of work, a weight swap. A forward that runs in steps, as the
-writing of hints does, gives way after every step. A request larger than one batch is cut
-into several, so that others pass between them.
+writing of hints does, gives way after every step. A request larger than one batch is sorted
+by length and cut into several, so that others pass between them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,19 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, NamedTuple
 
 from hintwise.errors import DeadlineExceeded, InferenceFailed, Offence, Overloaded, Unavailable
-from service.batch_run import Batch, Entry, Forward, Item, ItemFailed, Result, Steps, fail, on_event_loop, run_batch
+from service.batch_run import (
+    Batch,
+    Entry,
+    Forward,
+    Item,
+    ItemFailed,
+    Result,
+    Steps,
+    fail,
+    in_order,
+    on_event_loop,
+    run_batch,
+)
 from service.inference_thread import STOPPING, InferenceThread
 
 MAX_RETRY_AFTER_S = 30.0
@@ -64,6 +76,7 @@ class Batcher(Generic[Item, Result]):
         self._max_queue_items = max_queue_items
         self._on_batch = on_batch
         self._queue: deque[deque[Entry[Item, Result]]] = deque()  # requests, each with its parts that wait
+        self._num_waiting = 0  # items in the queue
         self._lock = threading.Lock()  # guards the queue, what is under way and the flags; held for microseconds
         self._underway: Underway[Item, Result] | None = None
         self._in_line = False  # a turn of ours waits on, or runs on, the inference thread
@@ -94,22 +107,23 @@ class Batcher(Generic[Item, Result]):
             InferenceFailed: The forward pass raised; the offence names the item where one is to blame.
             Unavailable: The batcher stopped first.
         """
-        if deadline <= asyncio.get_running_loop().time():
+        loop = asyncio.get_running_loop()
+        if deadline <= loop.time():
             raise DeadlineExceeded(TOO_LATE)
-        entries = [Entry[Item, Result](items[start:stop], start) for start, stop in self._split(items)]
+        entries = self._parts(items)
         waiting = deque(entries)
         self._enqueue(waiting, len(items))
+        too_late = loop.call_at(deadline, lambda: fail(entries, DeadlineExceeded(TOO_LATE)))
         try:
-            async with asyncio.timeout_at(deadline):
-                results = await asyncio.gather(*(entry.future for entry in entries))
-        except TimeoutError as error:
-            raise DeadlineExceeded(TOO_LATE) from error
+            if len(entries) == 1:  # nearly always; gathering futures would cost more than all else here
+                return list(await entries[0].future)
+            return in_order(entries, await asyncio.gather(*(entry.future for entry in entries)))
         except ItemFailed as error:
             blamed = Offence(place_of(error.index), "the model fails on this item")
             raise InferenceFailed(error.detail, errors=[blamed]) from error
         finally:
+            too_late.cancel()
             self._forget(waiting, entries)
-        return [result for chunk in results for result in chunk]
 
     def stop(self) -> None:
         """Fails whatever still waits, and everything submitted from now on. Call it on the event loop."""
@@ -119,6 +133,7 @@ class Batcher(Generic[Item, Result]):
             for request in self._queue:
                 request.clear()
             self._queue.clear()
+            self._num_waiting = 0
             self._underway = None
         fail(waiting, Unavailable(STOPPING))
 
@@ -126,13 +141,14 @@ class Batcher(Generic[Item, Result]):
         with self._lock:
             if self._stopped:
                 raise Unavailable(STOPPING)
-            waiting = sum(len(entry.items) for entry in self._waiting())
+            waiting = self._num_waiting
             if waiting and waiting + num_items > self._max_queue_items:
                 raise Overloaded(
                     f"{waiting} items are waiting and the limit is {self._max_queue_items}; retry later",
                     retry_after_s=self._seconds_to_drain(),
                 )
             self._queue.append(entries)
+            self._num_waiting += num_items
             self._get_in_line()
 
     def _get_in_line(self) -> None:
@@ -141,15 +157,24 @@ class Batcher(Generic[Item, Result]):
             self._in_line = True
             self._thread.start(self._take_turn)
 
-    def _split(self, items: Sequence[Item]) -> Iterable[tuple[int, int]]:
-        """Yields where runs of items that fit one batch each start and stop."""
-        start = rows = longest = 0
-        for i, item in enumerate(items):
-            rows, longest = rows + item.num_rows, max(longest, item.num_tokens)
-            if i > start and rows * longest > self._max_batch_tokens:
-                yield start, i
-                start, rows, longest = i, item.num_rows, item.num_tokens
-        yield start, len(items)
+    def _parts(self, items: Sequence[Item]) -> list[Entry[Item, Result]]:
+        """Returns the items in runs that fit one batch each.
+
+        Where one run is not enough they are sorted by length first: a long item among short ones pads them all.
+        """
+        rows, tokens = [item.num_rows for item in items], [item.num_tokens for item in items]
+        if sum(rows) * max(tokens) <= self._max_batch_tokens:
+            return [Entry(items, range(len(items)), sum(rows), max(tokens))]
+        order = sorted(range(len(items)), key=tokens.__getitem__)
+        runs: list[list[int]] = [[]]
+        num_rows = 0
+        for i in order:
+            num_rows += rows[i]
+            if runs[-1] and num_rows * tokens[i] > self._max_batch_tokens:
+                runs.append([])
+                num_rows = rows[i]
+            runs[-1].append(i)
+        return [Entry([items[i] for i in run], run, sum(rows[i] for i in run), tokens[run[-1]]) for run in runs]
 
     def _take_turn(self) -> None:
         """Runs one batch, or one step of it, on the inference thread, then gets in line again."""
@@ -191,6 +216,7 @@ class Batcher(Generic[Item, Result]):
                 break
             request = self._queue.popleft()
             batch.append(request.popleft())
+            self._num_waiting -= len(entry.items)
             if request:
                 self._queue.append(request)
         return batch
@@ -218,6 +244,7 @@ class Batcher(Generic[Item, Result]):
         with self._lock:
             if waiting:
                 self._queue.remove(waiting)
+                self._num_waiting -= sum(len(entry.items) for entry in waiting)
                 waiting.clear()
         for entry in entries:
             entry.future.cancel()

@@ -194,6 +194,31 @@ async def test_a_request_above_the_limit_is_cut_into_batches_that_fit(start):
     assert running.forward.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
+async def test_a_request_is_sorted_by_length_before_it_is_cut_and_answered_in_its_own_order(start):
+    running = await start(max_batch_tokens=8)
+    items = [Item(number, num_tokens=length) for number, length in enumerate((1, 4, 1, 4, 2, 1, 1))]
+    results = await running.batcher.submit(items, deadline=FOREVER_S + 1e9)
+    assert results == [10 * number for number in range(7)]
+    assert running.forward.batches == [[0, 2, 5, 6], [4, 1], [3]]
+    padded = [tokens for _, tokens, _ in running.observed]
+    assert padded == [4, 8, 4]  # in the order of the request it would be [0, 1], [2, 3], [4, 5, 6]: 8, 8 and 6
+
+
+async def test_a_request_that_fits_one_batch_keeps_its_order(start):
+    running = await start(max_batch_tokens=8)
+    items = [Item(1, num_tokens=4), Item(2, num_tokens=1)]
+    assert await running.batcher.submit(items, deadline=FOREVER_S + 1e9) == [10, 20]
+    assert running.forward.batches == [[1, 2]]
+
+
+async def test_an_item_that_fails_is_named_by_its_place_before_the_sorting(start):
+    running = await start(max_batch_tokens=8)
+    items = [Item(1, num_tokens=4), Item(2, num_tokens=4), Item(POISON, num_tokens=3), Item(3, num_tokens=1)]
+    with pytest.raises(InferenceFailed) as failure:
+        await running.batcher.submit(items, deadline=FOREVER_S + 1e9)
+    assert [offence.field for offence in failure.value.errors] == ["item 2"]
+
+
 async def test_a_small_request_passes_between_the_parts_of_a_large_one(start):
     running = await start(max_batch_tokens=8)
     large = await running.occupied(*range(24))
@@ -281,6 +306,24 @@ async def test_the_time_to_retry_is_bounded(start, monkeypatch):
     assert refusal.value.retry_after_s == MAX_RETRY_AFTER_S
     running.release()
     await asyncio.gather(*accepted)
+
+
+async def test_what_has_left_the_queue_makes_room(start):
+    """Taken by a batch, given up by its caller, late: each counts no longer."""
+    running = await start(max_queue_items=3)
+    first = await running.occupied(0)
+    for _ in range(3):
+        gone = running.submit(1, 2, 3)
+        await running.waiting(3)
+        gone.cancel()
+        await running.waiting(0)
+    taken = running.submit(1, 2, 3)
+    await running.waiting(3)
+    await running.finish_batch()
+    fits = running.submit(4, 5, 6)
+    await running.waiting(3)
+    running.release()
+    assert await asyncio.gather(first, taken, fits) == [[0], [10, 20, 30], [40, 50, 60]]
 
 
 async def test_an_empty_queue_takes_a_request_of_any_size(start):
