@@ -7,22 +7,38 @@ versions of the weights.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from typing import TypeVar
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import NamedTuple, TypeVar
+
+import structlog
 
 from hintwise.errors import DeadlineExceeded, Unavailable
 
 STOPPING = "the service is stopping"
 T = TypeVar("T")
+log = structlog.get_logger("service")
+
+
+class _Job(NamedTuple):
+    run: Callable[[], None]
+    drop: Callable[[], object]
 
 
 class InferenceThread:
-    """Runs jobs one after another, in the order they were given."""
+    """Runs jobs one after another, in the order they were given.
+
+    Python's own pool of threads with one thread does the same, and takes three locks and makes a future for
+    each job; a turn of a batcher needs none of that.
+    """
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()  # None: the end
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._lock = threading.Lock()  # guards the state below, so that nothing is put in line behind the end
+        self._started = self._stopped = False
 
     async def run(self, job: Callable[[], T], *, deadline: float | None = None) -> T:
         """Returns what `job` returns, once every job given before has ended.
@@ -39,10 +55,9 @@ class InferenceThread:
             Unavailable: The thread stopped before it ran.
         """
         now = asyncio.get_running_loop().time
-        try:
-            future = self._executor.submit(job)
-        except RuntimeError:  # stopped
-            raise Unavailable(STOPPING) from None
+        future: Future[T] = Future()
+        if not self._put(_Job(lambda: _carry_out(job, future), future.cancel)):
+            raise Unavailable(STOPPING)
         outcome = asyncio.wrap_future(future)
         try:
             await asyncio.wait({outcome}, timeout=None if deadline is None else max(0.0, deadline - now()))
@@ -60,9 +75,50 @@ class InferenceThread:
 
     def start(self, job: Callable[[], None]) -> None:
         """Puts `job` in line without waiting for it; it must not raise. A stopped thread takes no more."""
-        with suppress(RuntimeError):
-            self._executor.submit(job)
+        self._put(_Job(job, lambda: None))
 
     def stop(self) -> None:
         """Ends the thread after the job in hand; jobs that wait are dropped."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        with self._lock:
+            if not self._stopped:
+                self._stopped = True
+                self._drop_waiting()
+                self._jobs.put(None)
+        if self._started:
+            self._thread.join()
+
+    def _put(self, job: _Job) -> bool:
+        """Returns whether the job is in line; a thread that has stopped takes none."""
+        with self._lock:
+            if self._stopped:
+                return False
+            if not self._started:
+                self._started = True
+                self._thread.start()
+            self._jobs.put(job)
+            return True
+
+    def _drop_waiting(self) -> None:
+        try:
+            while job := self._jobs.get_nowait():
+                job.drop()
+        except Empty:
+            pass
+
+    def _work(self) -> None:
+        while job := self._jobs.get():
+            try:
+                job.run()
+            except Exception as error:  # the thread outlives whatever a job does
+                log.error("a job of the model thread failed", exc_info=error)
+            del job  # while it waits for the next, it keeps nothing of this one alive
+
+
+def _carry_out(job: Callable[[], T], future: Future[T]) -> None:
+    """Runs a job whose caller waits for the future, unless the caller has gone."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(job())
+    except BaseException as error:  # noqa: BLE001 (the caller's to judge)
+        future.set_exception(error)

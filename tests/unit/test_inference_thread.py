@@ -24,6 +24,19 @@ async def test_a_job_that_waits_when_the_thread_stops_is_told_so():
     await asyncio.gather(first, stopping)
 
 
+async def test_a_turn_that_raises_against_its_promise_does_not_end_the_thread():
+    thread = InferenceThread()
+    thread.start(lambda: 1 / 0)
+    assert await asyncio.wait_for(thread.run(lambda: "done"), PATIENCE_S) == "done"
+    await asyncio.to_thread(thread.stop)
+
+
+async def test_stopping_twice_or_before_any_job_ends_at_once():
+    thread = InferenceThread()
+    await asyncio.wait_for(asyncio.to_thread(thread.stop), PATIENCE_S)
+    await asyncio.wait_for(asyncio.to_thread(thread.stop), PATIENCE_S)
+
+
 async def test_a_job_for_a_thread_that_has_stopped_is_told_so():
     thread = InferenceThread()
     thread.stop()
