@@ -1,7 +1,7 @@
 """The application: wiring only.
 
-request ─▶ RequestContext ─▶ Access ─▶ routes ─▶ act | guidance | reward ─▶ engine's queues
-                                              └▶ weight_swap ─▶ weight_store, engine
+request ─▶ RequestContext ─▶ Access ─▶ InferenceEndpoints ─▶ act | guidance | reward ─▶ engine's queues
+                                               └▶ routes ─▶ weight_swap ─▶ weight_store, engine
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from service import openapi, problems
 from service.access import Access
 from service.access_tokens import AccessTokens
 from service.engine import Engine
+from service.inference_endpoints import InferenceEndpoints
 from service.request_context import RequestContext
 from service.routes import router
 from service.weight_swap import WeightSwap
@@ -47,6 +48,7 @@ def create_app(engine: Engine) -> FastAPI:
     app.include_router(router)
     problems.install(app)
     openapi.install(app)
+    app.add_middleware(InferenceEndpoints, engine=engine)  # what is added later is asked earlier
     if tokens is not None:
         app.add_middleware(Access, tokens=tokens, metrics=engine.metrics)
     app.add_middleware(

@@ -45,15 +45,21 @@ _BY_PATH: dict[str, list[Endpoint]] = {}
 for (_method, _template), _scope in ENDPOINTS.items():
     _BY_PATH.setdefault(_template, []).append(Endpoint(_method, _template, _scope))
 _WITH_PARAMETERS = [(_pattern(template), listed) for template, listed in _BY_PATH.items() if "{" in template]
+_AT_FIXED_PATHS = {  # found once: every request asks twice
+    path: (*listed, *(other for pattern, others in _WITH_PARAMETERS if pattern.fullmatch(path) for other in others))
+    for path, listed in _BY_PATH.items()
+    if "{" not in path
+}
 
 
-def endpoints_at(path: str) -> list[Endpoint]:
+def endpoints_at(path: str) -> tuple[Endpoint, ...]:
     """Returns what is answered at a decoded path, those with the path itself before those with a parameter.
 
     The whole path has to match: Starlette's own patterns end in `$`, which forgives a line break.
     """
-    matching = [endpoint for pattern, listed in _WITH_PARAMETERS if pattern.fullmatch(path) for endpoint in listed]
-    return [*_BY_PATH.get(path, ()), *matching]
+    if path in _AT_FIXED_PATHS:
+        return _AT_FIXED_PATHS[path]
+    return tuple(endpoint for pattern, listed in _WITH_PARAMETERS if pattern.fullmatch(path) for endpoint in listed)
 
 
 def find_endpoint(method: str, path: str) -> Endpoint | None:

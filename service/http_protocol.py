@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 
 import structlog
@@ -10,6 +9,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hintwise.errors import MalformedRequest
 from service.problems import problem
+from service.request_context import fresh_id
 
 log = structlog.get_logger("service")
 
@@ -23,7 +23,7 @@ def protocol(policy_version: Callable[[], int]) -> type[HttpToolsProtocol]:
 
     class Protocol(HttpToolsProtocol):
         def send_400_response(self, msg: str) -> None:
-            request_id = secrets.token_hex(8)
+            request_id = fresh_id()
             log.info("malformed HTTP", request_id=request_id, status=MalformedRequest.status)
             answer = problem(MalformedRequest(f"the request is not HTTP/1.1: {msg.rstrip('.').lower()}"))
             answer.headers["X-Request-Id"] = request_id

@@ -71,11 +71,16 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _from_router)
 
 
+def designed(path: str, error: HintwiseError) -> Response:
+    """Returns the answer to a failure that somebody designed; the log keeps those of the service's own."""
+    if error.status >= 500:
+        log.warning("request failed", path=path, status=error.status, detail=error.detail)
+    return problem(error)
+
+
 async def _designed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HintwiseError)  # noqa: S101 (what the handler is registered for)
-    if error.status >= 500:
-        log.warning("request failed", path=request.url.path, status=error.status, detail=error.detail)
-    return problem(error)
+    return designed(request.url.path, error)
 
 
 async def _from_router(request: Request, error: Exception) -> Response:

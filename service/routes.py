@@ -1,49 +1,39 @@
-"""The endpoints: schema -> engine -> schema, one short function each."""
+"""What FastAPI knows of the endpoints: all are documented here, and all but three are answered here.
+
+`POST /act`, `/guidance` and `/reward` never come this far: `inference_endpoints` answers them.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-import structlog
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import PlainTextResponse, Response
-from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 
 from hintwise.describers import DESCRIBED_ENV_IDS
-from hintwise.errors import DeadlineExceeded, Overloaded, Unavailable
+from hintwise.errors import Unavailable
 from hintwise.fields import MAX_ACTIONS, MAX_GUIDANCE_OBSERVATIONS, MAX_OBSERVATIONS, MAX_REWARD_ITEMS
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION
 from hintwise.schemas import (
     API_VERSION,
-    ActRequest,
     ActResponse,
-    GuidanceRequest,
     GuidanceResponse,
     Limits,
     Problem,
-    RewardRequest,
     RewardResponse,
     ServiceInfo,
     WeightsInfo,
 )
-from service.act import act
-from service.batcher import TOO_LATE
-from service.bodies import Body, deadline_of, read_json, while_connected
 from service.engine import Engine, model_info
-from service.guidance_stream import guide_or_stream
 from service.request_context import CLIENT_LEFT
-from service.reward import reward
 from service.reward_scorer import SCORERS
 from service.weight_download import KeptFile
 from service.weight_swap import WeightSwap, weights_info
 
 READY_TIMEOUT_S = 5.0
-TEXTS = {"task", "observations", "hints", "candidates", "items"}
-"""Fields of bodies that hold texts, which no log line shows unless the operator asks for them."""
-log = structlog.get_logger("service")
+ELSEWHERE = "service.inference_endpoints answers this request; the application was made without it"
 PROBLEMS: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "A failure, RFC 9457"}}
 
 router = APIRouter(responses=PROBLEMS)
@@ -60,7 +50,6 @@ async def the_weight_swap(request: Request) -> WeightSwap:
 
 
 CurrentEngine = Annotated[Engine, Depends(the_engine)]
-Answer = Callable[..., Awaitable[dict[str, Any] | Response]]
 EVENTS = {
     "text/event-stream": {
         "itemSchema": {  # OpenAPI's word for one event of a stream, as FastAPI's own streams have it
@@ -77,21 +66,21 @@ EVENTS = {
 
 
 @router.post("/act", responses={200: {"model": ActResponse}}, tags=["inference"])
-async def post_act(request: Request) -> Response:
+async def post_act() -> Response:
     """Chooses one legal action for each observation, under the policy that serves now."""
-    return await _answer(request, "act", ActRequest, act)
+    raise NotImplementedError(ELSEWHERE)
 
 
 @router.post("/guidance", responses={200: {"model": GuidanceResponse, "content": EVENTS}}, tags=["inference"])
-async def post_guidance(request: Request) -> Response:
+async def post_guidance() -> Response:
     """Writes hints for each observation or ranks candidates, under the frozen guidance model; streams if asked."""
-    return await _answer(request, "guidance", GuidanceRequest, guide_or_stream)
+    raise NotImplementedError(ELSEWHERE)
 
 
 @router.post("/reward", responses={200: {"model": RewardResponse}}, tags=["inference"])
-async def post_reward(request: Request) -> Response:
+async def post_reward() -> Response:
     """Turns hints and transitions into rewards, under the frozen scorer model."""
-    return await _answer(request, "reward", RewardRequest, reward)
+    raise NotImplementedError(ELSEWHERE)
 
 
 @router.get("/weights", tags=["weights"])
@@ -183,35 +172,6 @@ async def get_readyz(engine: CurrentEngine) -> str:
 async def get_metrics(engine: CurrentEngine) -> Response:
     """Tells what the service counts, in Prometheus' text format."""
     return Response(engine.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-async def _answer(request: Request, kind: str, schema: type[Body], answer: Answer) -> Response:
-    """Reads the body, asks `answer` while the caller is there, and writes the answer, unless it writes itself.
-
-    The engine is taken from the application directly: injecting it costs more than parsing a small body.
-    """
-    engine: Engine = request.app.state.engine
-    settings = engine.settings
-    deadline = deadline_of(request, default_ms=settings.request_timeout_ms, max_ms=settings.max_request_timeout_ms)
-    try:
-        async with asyncio.timeout_at(deadline):  # a body that stops half-way is not waited for either
-            body = await read_json(request, schema, max_bytes=settings.max_body_bytes)
-            if settings.log_texts:
-                log.debug("asked", **body.model_dump(include=TEXTS, exclude_none=True))
-            content = await while_connected(request, answer(engine, body, deadline=deadline))
-    except TimeoutError as error:
-        raise DeadlineExceeded(TOO_LATE) from error
-    except ClientDisconnect:
-        return Response(status_code=CLIENT_LEFT)
-    except Overloaded:
-        engine.metrics.refused.labels(kind).inc()
-        raise
-    if isinstance(content, Response):  # a stream
-        return content
-    if settings.log_texts and kind == "guidance":
-        log.debug("answered", results=content["results"])
-    headers = {"X-Policy-Version": str(content["policy_version"])} if "policy_version" in content else None
-    return Response(to_json(content), media_type="application/json", headers=headers)
 
 
 def _version_number(text: str) -> int:

@@ -7,8 +7,8 @@ import re
 import httpx
 import pytest
 
-from service import routes
 from service.act import act
+from service.inference_endpoints import KINDS
 from service.request_context import RequestContext
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -161,7 +161,8 @@ async def test_an_answer_of_act_names_its_own_version_even_when_a_swap_overtakes
         await fresh.put_noise()
         return content
 
-    monkeypatch.setattr(routes, "act", overtaken)
+    kind = KINDS["/act"]._replace(answer=overtaken)
+    monkeypatch.setitem(KINDS, "/act", kind)
     response = await fresh.http.post("/act", json=SMALL)
     assert response.headers["x-policy-version"] == str(response.json()["policy_version"]) == "1"
     assert (await fresh.http.get("/livez")).headers["x-policy-version"] == "2"

@@ -23,9 +23,10 @@ PATIENCE_S = 60
 
 FAILING = """
 import sys
-from service import __main__, routes
+from service import __main__
+from service.inference_endpoints import KINDS
 from service.policy_runner import PolicyRunner
-act, decide = routes.act, PolicyRunner.decide
+act, decide = KINDS["/act"].answer, PolicyRunner.decide
 async def unforeseen(engine, body, *, deadline):
     if body.seed == 13:
         try:
@@ -37,7 +38,7 @@ def failing(self, items):
     if items[0].choice.seed == 14:
         raise RuntimeError("CUDA error")
     return decide(self, items)
-routes.act, PolicyRunner.decide = unforeseen, failing
+KINDS["/act"], PolicyRunner.decide = KINDS["/act"]._replace(answer=unforeseen), failing
 sys.argv = ["service", *sys.argv[1:]]
 sys.exit(__main__.main())
 """
