@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 from hintwise.action_head import HeadActions
@@ -11,7 +12,7 @@ from hintwise.errors import InvalidRequest, Offence, Unavailable
 from hintwise.prompts import action_prompt
 from hintwise.schemas import ActRequest
 from service.action_draw import Choice, item_seeds
-from service.encoding import Question, scored_prompts
+from service.encoding import encoded
 from service.engine import Engine
 from service.policy_runner import ActionQuestion, Decision
 from service.states import State, states_of
@@ -27,11 +28,10 @@ async def act(engine: Engine, request: ActRequest, *, deadline: float) -> dict[s
         Overloaded, DeadlineExceeded, InferenceFailed, Unavailable: As the queue says.
     """
     states = states_of(request)
-    questions = _questions(request, states)
+    texts, actions = _prompts(request, states)
     _check_head_answers(engine.policy.policy.head_actions, request, states)
-    prompts = await scored_prompts(engine.policy, questions, _place)
-    choices = _choices(request)
-    items = [ActionQuestion(prompt, choice) for prompt, choice in zip(prompts, choices, strict=True)]
+    prompts = await encoded(engine.policy, texts, actions, _place)
+    items = list(map(ActionQuestion, prompts, _choices(request)))
     decisions = await _decide_under_one_version(engine, items, deadline)
     engine.metrics.act_observations.inc(len(items))
     return {
@@ -44,22 +44,18 @@ async def act(engine: Engine, request: ActRequest, *, deadline: float) -> dict[s
 def _choices(request: ActRequest) -> list[Choice]:
     """Returns how each observation's action is to be chosen."""
     seeds, places = item_seeds(request.seed, len(request.observations))
-    mode, temperature, epsilon = request.mode, request.temperature, request.epsilon or 0.0
-    keys = zip(seeds.tolist(), places.tolist(), strict=True)
-    return [Choice(mode, temperature, epsilon, seed, place) for seed, place in keys]
+    ways = map(repeat, (request.mode, request.temperature, request.epsilon or 0.0))
+    return list(map(Choice, *ways, seeds.tolist(), places.tolist()))
 
 
-def _questions(request: ActRequest, states: Sequence[State]) -> list[Question]:
+def _prompts(request: ActRequest, states: Sequence[State]) -> tuple[list[str], list[tuple[str, ...]]]:
     """Returns each state's prompt and legal actions."""
-    hints = request.hints or [None] * len(states)
-    questions = [
-        (action_prompt(state.text, task=state.task, hint=hint), state.actions)
-        for state, hint in zip(states, hints, strict=True)
-        if state.actions is not None
-    ]
-    if len(questions) < len(states):
+    actions = [state.actions for state in states if state.actions is not None]
+    if len(actions) < len(states):
         raise InvalidRequest("the legal actions are missing", errors=[Offence("actions", "list them, or send env_id")])
-    return questions
+    hints = request.hints or [None] * len(states)
+    texts = [action_prompt(state.text, task=state.task, hint=hint) for state, hint in zip(states, hints, strict=True)]
+    return texts, actions
 
 
 def _check_head_answers(head: HeadActions | None, request: ActRequest, states: Sequence[State]) -> None:
@@ -88,8 +84,8 @@ async def _decide_under_one_version(engine: Engine, items: Sequence[ActionQuesti
     """
     decisions = await engine.act_queue.submit(items, deadline=deadline, place_of=_place)
     for attempt in range(MAX_RECOMPUTES + 1):
-        versions = {decision.policy_version for decision in decisions}
-        if len(versions) == 1:
+        first = decisions[0].policy_version
+        if all(decision.policy_version == first for decision in decisions):
             return decisions
         serving = engine.policy.policy_version  # not the highest of them: after a rollback that is the old one
         stale = [i for i, decision in enumerate(decisions) if decision.policy_version != serving]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from hintwise.action_batch import ScoredPrompt
+from hintwise.errors import InvalidRequest
 from hintwise.phrases import TokenIds
 from hintwise.tokens import TextEncoder
 from service.faults import ItemFaults
@@ -16,7 +18,8 @@ MANY_CHARS = 50_000
 """Texts longer than this together are tokenized in a thread, so that the event loop goes on answering."""
 
 T = TypeVar("T")
-Question = tuple[str, tuple[str, ...]]
+Actions = tuple[str, ...]
+Question = tuple[str, Actions]
 """A prompt and the actions that may follow it."""
 
 
@@ -33,18 +36,33 @@ async def scored_prompts(
     Raises:
         InvalidRequest: Some do not fit the model; offences name their places.
     """
-    distinct = {actions for _, actions in questions}
+    texts, actions = zip(*questions, strict=True)
+    return await encoded(runner, texts, actions, place_of)
+
+
+async def encoded(
+    runner: PolicyRunner, texts: Sequence[str], actions: Sequence[Actions], place_of: Callable[[int], str]
+) -> list[ScoredPrompt]:
+    """Returns each prompt with the actions that may follow it, as the model will read them.
+
+    Args:
+        runner: Of the model that will read them.
+        texts: (B,) prompts.
+        actions: (B,) actions of each.
+        place_of: Names prompt i as the caller's request knows it.
+
+    Raises:
+        InvalidRequest: Some do not fit the model; offences name their places.
+    """
+    distinct = set(actions)
 
     def encode() -> list[ScoredPrompt]:
-        known = {actions: runner.candidates(actions) for actions in distinct}
-        candidates = [known[actions] for _, actions in questions]
-        texts, longest = [text for text, _ in questions], [each.num_positions for each in candidates]
-        prompts = fitting_prompts(runner.encoder, texts, longest, place_of)
-        shared = map(runner.encoder.num_shared_tokens, texts, prompts)
-        return [ScoredPrompt(*each) for each in zip(prompts, candidates, shared, strict=True)]
+        known = {each: runner.candidates(each) for each in distinct}
+        candidates = [known[each] for each in actions]
+        prompts = fitting_prompts(runner.encoder, texts, [each.num_positions for each in candidates], place_of)
+        return list(map(ScoredPrompt, prompts, candidates, map(runner.encoder.num_shared_tokens, texts, prompts)))
 
-    num_chars = sum(len(text) for text, _ in questions)
-    num_chars += sum(len(action) for actions in distinct for action in actions)
+    num_chars = sum(map(len, texts)) + sum(sum(map(len, each)) for each in distinct)
     return await off_the_event_loop_if_long(num_chars, encode)
 
 
@@ -62,6 +80,17 @@ def fitting_prompts(
     Raises:
         InvalidRequest: Some do not fit the model; offences name their places.
     """
+    with suppress(InvalidRequest):  # some text is too long: below, each is looked at by itself
+        prompts = encoder.encode_all(texts)
+        if max(map(len, prompts)) + max(num_to_follow) <= encoder.max_tokens:
+            return prompts
+    return _looked_at_one_by_one(encoder, texts, num_to_follow, place_of)
+
+
+def _looked_at_one_by_one(
+    encoder: TextEncoder, texts: Sequence[str], num_to_follow: Sequence[int], place_of: Callable[[int], str]
+) -> list[TokenIds]:
+    """Returns what `fitting_prompts` does, or raises for every prompt that does not fit."""
     faults = ItemFaults(place_of)
 
     def short_enough(i: int) -> int:

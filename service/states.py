@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 from hintwise.describers import DESCRIBED_ENV_IDS, Describer, describer_for
@@ -31,16 +32,12 @@ def states_of(request: ActRequest | GuidanceRequest) -> list[State]:
     count = len(request.observations)
     default_task = describer.task if describer else None
     tasks = request.task if isinstance(request.task, list) else [request.task or default_task] * count
-    faults = ItemFaults("observations[{}]".format)
-    texts = faults.each(range(count), lambda i: _text(request.observations[i], describer))
-    faults.raise_any()
+    texts = _texts(request.observations, describer)
     if request.actions is None:
         return [_described(request, i, texts[i], tasks[i], describer) for i in range(count)]
     if isinstance(request.actions[0], str):
-        shared = tuple(request.actions)
-        return [State(text, task, shared, None) for text, task in zip(texts, tasks, strict=True)]
-    lists = map(tuple, request.actions)
-    return [State(text, task, actions, None) for text, task, actions in zip(texts, tasks, lists, strict=True)]
+        return list(map(State, texts, tasks, repeat(tuple(request.actions)), repeat(None)))
+    return list(map(State, texts, tasks, map(tuple, request.actions), repeat(None)))
 
 
 def _describer(env_id: str | None) -> Describer | None:
@@ -50,6 +47,17 @@ def _describer(env_id: str | None) -> Describer | None:
         return describer_for(env_id)
     except InvalidRequest as error:
         raise blamed_on("env_id", error) from error
+
+
+def _texts(observations: Sequence[object], describer: Describer | None) -> list[str]:
+    """Returns every observation in words; raises for all that cannot be read."""
+    texts = [observation for observation in observations if isinstance(observation, str)]
+    if len(texts) == len(observations):
+        return texts
+    faults = ItemFaults("observations[{}]".format)
+    texts = faults.each(range(len(observations)), lambda i: _text(observations[i], describer))
+    faults.raise_any()
+    return texts
 
 
 def _text(observation: object, describer: Describer | None) -> str:
