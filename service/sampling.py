@@ -17,6 +17,9 @@ LOW, WORD = np.uint64(0xFFFFFFFF), np.uint64(32)
 MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], dtype=np.uint64)
 WEYL = np.array([0x9E3779B9, 0xBB67AE85], dtype=np.uint64)  # golden ratio, sqrt(3) - 1
 ROUND_STEPS = np.arange(NUM_ROUNDS, dtype=np.uint64)[:, None] * WEYL  # (rounds, 2), added to the key
+PLAIN_ROUND_STEPS: list[list[int]] = ROUND_STEPS.tolist()
+MAX_FEW = 8
+"""Numbers for which plain integers are quicker: NumPy's price is by the step, however little there is to do."""
 
 Words = NDArray[np.uint64]
 
@@ -44,14 +47,32 @@ def uniforms(seeds: NDArray[np.int64], items: NDArray[np.int64], num_slots: int,
         num_slots: Numbers per item; slot k is the same however many there are.
         stream: Keeps draws for different purposes apart.
     """
+    if len(seeds) * num_slots <= MAX_FEW:
+        keys = zip(seeds.tolist(), items.tolist(), strict=True)
+        words = [[_first_word(slot, item, stream, seed) for slot in range(num_slots)] for seed, item in keys]
+        return _between_0_and_1(np.array(words, dtype=np.uint64).reshape(len(seeds), num_slots))
     seed, item = seeds.astype(np.uint64)[:, None], items.astype(np.uint64)[:, None]  # (N, 1)
     counter = np.empty((4, len(seeds), num_slots), dtype=np.uint64)
     counter[0], counter[1] = np.arange(num_slots, dtype=np.uint64), item & LOW
     counter[2], counter[3] = item >> WORD, stream
-    words: Words = philox(counter, np.stack([seed & LOW, seed >> WORD]))[0]
-    return ((words >> np.uint64(8)).astype(np.float64) + 0.5) * 2.0**-24
+    return _between_0_and_1(philox(counter, np.stack([seed & LOW, seed >> WORD]))[0])
 
 
 def gumbels(seeds: NDArray[np.int64], items: NDArray[np.int64], num_slots: int, *, stream: int) -> NDArray[np.float32]:
     """Returns (N, num_slots) standard Gumbel numbers: argmax(scores + gumbels) samples softmax(scores)."""
     return (-np.log(-np.log(uniforms(seeds, items, num_slots, stream=stream)))).astype(np.float32)
+
+
+def _first_word(slot: int, item: int, stream: int, seed: int) -> int:
+    """Returns the first word that `philox` gives for this counter and key, in Python's own integers."""
+    first, second, third, fourth = slot, item & 0xFFFFFFFF, item >> 32, stream
+    for low, high in PLAIN_ROUND_STEPS:
+        even, odd = 0xD2511F53 * first, 0xCD9E8D57 * third
+        first, second = (odd >> 32) ^ second ^ (seed + low & 0xFFFFFFFF), odd & 0xFFFFFFFF
+        third, fourth = (even >> 32) ^ fourth ^ ((seed >> 32) + high & 0xFFFFFFFF), even & 0xFFFFFFFF
+    return first
+
+
+def _between_0_and_1(words: Words) -> NDArray[np.float64]:
+    uniform: NDArray[np.float64] = ((words >> np.uint64(8)).astype(np.float64) + 0.5) * 2.0**-24
+    return uniform
