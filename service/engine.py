@@ -27,6 +27,7 @@ from service.inference_thread import InferenceThread
 from service.metrics import Metrics
 from service.policy_runner import PolicyRunner
 from service.settings import Settings
+from service.thread_count import measured_num_threads
 from service.weight_flush import Flusher
 from service.weight_store import StoreUnusable, WeightStore
 
@@ -49,7 +50,8 @@ class Engine:
     """
 
     def __init__(self, settings: Settings) -> None:
-        torch.set_num_threads(settings.num_threads)
+        if settings.num_threads != "auto":
+            torch.set_num_threads(settings.num_threads)
         self.settings = settings
         self.metrics = Metrics()
         self.thread = InferenceThread()
@@ -79,6 +81,8 @@ class Engine:
             self.store.close()
             raise
         self.flusher = Flusher(self.store.flush, on_failure=self.metrics.flush_failures.inc)
+        num_threads = measured_num_threads(self.policy) if settings.num_threads == "auto" else settings.num_threads
+        self.metrics.num_threads.set(num_threads)
         self.max_weights_bytes = SPARE_BYTES + 2 * sum(t.nbytes for t in weights.state_of(self.policy.policy).values())
         self.act_queue = self._queue("act", self.policy.decide)
         self.reward_queue = self._queue("reward", self.scorer.score)

@@ -25,6 +25,16 @@ def _listed(given: object) -> object:
     return parse_head_actions(given) if isinstance(given, str) else given
 
 
+def _thread_count(given: object) -> object:
+    """Returns `auto` or a number from 1; one message for both, where a union would have one for each."""
+    if given == "auto":
+        return given
+    number = int(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError("expected a whole number from 1, or auto")
+    return number
+
+
 class Settings(BaseSettings):
     """Serves a language-model policy (POST /act), hints (POST /guidance) and rewards (POST /reward)."""
 
@@ -66,10 +76,10 @@ class Settings(BaseSettings):
     )
     beta: float = Field(1.0, gt=0, le=100, description="Inverse temperature of phrase scores, for version 1.")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N.")
-    num_threads: int = Field(
-        1,
-        ge=1,
-        description="CPU threads for one forward pass; a worker on the same machine needs its own.",
+    num_threads: Annotated[int | Literal["auto"], BeforeValidator(_thread_count)] = Field(
+        "auto",
+        description="CPU threads for one forward pass; a worker on the same machine needs its own. `auto` measures at "
+        "start and takes the fewest that are nearly as fast as the fastest.",
     )
     weights_dir: Path = Field(
         Path("weights"), description="Directory that keeps policy versions across restarts; one service at a time."
@@ -83,6 +93,12 @@ class Settings(BaseSettings):
         4_096,
         ge=1,
         description="Padded tokens in one forward pass: more raises throughput and the longest wait of a lone request.",
+    )
+    max_cached_answers: int = Field(
+        100_000, ge=0, description="Finished answers kept per weights, prompt and actions; 0 keeps none."
+    )
+    deduplicate: bool = Field(
+        True, description="Whether equal prompts of a batch share one forward; off only to measure."
     )
     max_queue_observations: int = Field(
         8_192, ge=4_096, description="Observations that may wait; beyond them requests get 429."

@@ -150,7 +150,7 @@ def noisy(state: Tensors, scale: float, seed: int) -> Tensors:
 
 @asynccontextmanager
 async def serving(directory: Path, **settings: Any) -> AsyncIterator[Service]:
-    engine = Engine(Settings(weights_dir=directory, **settings))
+    engine = Engine(Settings(weights_dir=directory, **{"num_threads": 1, **settings}))  # measured, it would vary
     app = create_app(engine)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+import torch
 
 from hintwise.describers import DESCRIBED_ENV_IDS
 from hintwise.fields import MAX_ACTIONS, MAX_OBSERVATIONS
@@ -278,3 +279,23 @@ async def test_a_caller_who_hangs_up_is_taken_out_of_the_queue(fresh, happens):
     assert await fresh.metric("hintwise_act_observations_total") == 1
     assert await fresh.metric('hintwise_batch_tokens_count{kind="act"}') == 1
     assert all(message.get("status") != 200 for message in sent)
+
+
+async def test_the_metrics_tell_how_many_threads_a_measuring_service_chose(start, monkeypatch):
+    monkeypatch.setattr("service.engine.measured_num_threads", lambda runner: 3)
+    async with start(num_threads="auto") as service:
+        assert await service.metric("hintwise_num_threads") == 3
+
+
+async def test_a_number_of_threads_that_was_given_is_taken_and_not_measured(start, monkeypatch):
+    def measured(runner):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("service.engine.measured_num_threads", measured)
+    before = torch.get_num_threads()
+    try:
+        async with start(num_threads=2) as service:
+            assert torch.get_num_threads() == 2
+            assert await service.metric("hintwise_num_threads") == 2
+    finally:
+        torch.set_num_threads(before)
