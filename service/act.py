@@ -11,7 +11,7 @@ from hintwise.describers import describer_for
 from hintwise.errors import InvalidRequest, Offence, Unavailable
 from hintwise.prompts import action_prompt
 from hintwise.schemas import ActRequest
-from service.action_draw import Choice, item_seeds
+from service.action_draw import Choice, item_keys
 from service.encoding import encoded
 from service.engine import Engine
 from service.policy_runner import ActionQuestion, Decision
@@ -43,9 +43,9 @@ async def act(engine: Engine, request: ActRequest, *, deadline: float) -> dict[s
 
 def _choices(request: ActRequest) -> list[Choice]:
     """Returns how each observation's action is to be chosen."""
-    seeds, places = item_seeds(request.seed, len(request.observations))
+    seeds, places = item_keys(request.seed, len(request.observations))
     ways = map(repeat, (request.mode, request.temperature, request.epsilon or 0.0))
-    return list(map(Choice, *ways, seeds.tolist(), places.tolist()))
+    return list(map(Choice, *ways, seeds, places))
 
 
 def _prompts(request: ActRequest, states: Sequence[State]) -> tuple[list[str], list[tuple[str, ...]]]:

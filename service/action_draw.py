@@ -57,10 +57,16 @@ def item_seeds(seed: int | Sequence[int] | None, num_items: int) -> tuple[NDArra
     A scalar s means (s, i) for item i. In a list, item i depends on seeds[i] alone, so that
     splitting a batch changes nothing. None draws a fresh seed.
     """
+    seeds, places = item_keys(seed, num_items)
+    return np.array(seeds, dtype=np.int64), np.array(places, dtype=np.int64)
+
+
+def item_keys(seed: int | Sequence[int] | None, num_items: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Returns what `item_seeds` does, as plain integers."""
     if isinstance(seed, Sequence):
-        return np.array(seed, dtype=np.int64), np.zeros(num_items, dtype=np.int64)
+        return seed, [0] * num_items
     drawn = secrets.randbelow(MAX_SEED) if seed is None else seed
-    return np.full(num_items, drawn, dtype=np.int64), np.arange(num_items, dtype=np.int64)
+    return [drawn] * num_items, range(num_items)
 
 
 def log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:

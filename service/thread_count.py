@@ -21,7 +21,7 @@ from service.policy_runner import PolicyRunner
 
 NEARLY = 1.3
 """Times the fastest: fewer threads may be this much slower."""
-NUM_PROMPTS = 8
+NUM_PROMPTS = 4
 MAX_REPETITIONS = 5
 ENOUGH_S = 0.1
 """Of one thread count; a repetition more would only delay the start."""
