@@ -41,6 +41,7 @@ def create_app(engine: Engine) -> FastAPI:
         version=__version__,
         description="Serves a language-model policy, hints and language reward; swaps weights while it answers.",
         lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI would ask for it at every request
         redirect_slashes=False,  # an endpoint has one path, and its scope is looked up by it
     )
     app.state.engine = engine

@@ -14,8 +14,9 @@ from hintwise.tokens import TextEncoder
 from service.faults import ItemFaults
 from service.policy_runner import PolicyRunner
 
-MANY_CHARS = 50_000
-"""Texts longer than this together are tokenized in a thread, so that the event loop goes on answering."""
+MANY_CHARS = 2_000
+"""Texts longer than this together, some 25 prompts, are tokenized in a thread. The tokenizer holds no lock of Python's
+meanwhile: the event loop hands out the answers of one batch while the prompts of the next are read."""
 
 T = TypeVar("T")
 Actions = tuple[str, ...]

@@ -73,9 +73,7 @@ class Metrics:
             registry=self.registry,
         )
         self.policy_version = Gauge("hintwise_policy_version", "Version that answers /act", registry=self.registry)
-        self.num_threads = Gauge(
-            "hintwise_num_threads", "CPU threads of one forward pass of the policy", registry=self.registry
-        )
+        self.num_threads = Gauge("hintwise_num_threads", "CPU threads of a forward pass", registry=self.registry)
         self.queue_tokens = Gauge(
             "hintwise_queue_tokens", "Padded tokens that wait for a batch", ["kind"], registry=self.registry
         )
