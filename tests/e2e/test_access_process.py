@@ -187,7 +187,7 @@ def ask_everything(port):
 
 
 def test_no_log_line_holds_a_text_of_a_caller(tmp_path):
-    flags = ("--log-format", "json", "--log-level", "debug")
+    flags = ("--log-format", "json", "--log-level", "debug", "--num-threads", 1)  # measured, it is logged
     with running(tmp_path, *flags, program=("-c", FAILING)) as (port, log):
         statuses = ask_everything(port)
     assert statuses == [200, 500, 500, 422, 422, 422, 500, 200, 422, 200, 422, 404]
