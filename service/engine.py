@@ -20,6 +20,7 @@ from hintwise import weights
 from hintwise.digests import sha256_of
 from hintwise.language_model import LanguageModel, load_language_model
 from hintwise.schemas import ModelInfo
+from service.answer_cache import AnswerCache
 from service.batch_run import Forward, Item, Result
 from service.batcher import Batcher
 from service.hint_generator import HintGenerator
@@ -65,11 +66,13 @@ class Engine:
             alpha=settings.alpha,
             beta=settings.beta,
             head_actions=settings.head_list,
+            answers=self._answers("policy"),
+            deduplicate=settings.deduplicate,
         )
         self.hints = HintGenerator(frozen[settings.guidance])
-        self.scorer = PolicyRunner(frozen[settings.scorer_model])
+        self.scorer = self._frozen_runner("scorer", frozen[settings.scorer_model])
         alike = settings.guidance == settings.scorer_model
-        self.ranker = self.scorer if alike else PolicyRunner(frozen[settings.guidance])
+        self.ranker = self.scorer if alike else self._frozen_runner("guidance", frozen[settings.guidance])
         self.store = WeightStore(settings.weights_dir, max_retained=settings.max_retained_versions)
         try:
             self._serve_last_version()
@@ -105,6 +108,12 @@ class Engine:
         self.stopping = True
         for queue in (self.act_queue, self.reward_queue, self.guidance_queue, self.ranking_queue):
             queue.stop()
+
+    def _frozen_runner(self, name: str, model: LanguageModel) -> PolicyRunner:
+        return PolicyRunner(model, answers=self._answers(name), deduplicate=self.settings.deduplicate)
+
+    def _answers(self, model: str) -> AnswerCache:
+        return AnswerCache(self.settings.max_cached_answers, self.metrics.lookup_observer(model))
 
     def _queue(self, kind: str, forward: Forward[Item, Result]) -> Batcher[Item, Result]:
         queue = Batcher(

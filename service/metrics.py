@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -13,8 +14,18 @@ from prometheus_client import (
     generate_latest,
 )
 
+from service.answer_cache import Lookups
+
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 TOKENS = (16, 64, 256, 1_024, 2_048, 4_096, 8_192, 16_384, 65_536)
+
+ACCESS_REFUSED = "Requests that got 401 or 403: token missing, unknown, or without the scope"
+ACT_RECOMPUTED = "Observations scored again because the weights were swapped within their request"
+ANSWERED_PROMPTS = (
+    "Prompts by where their scores came from: `hit` kept, `repeat` equal to another of its batch, `miss` run"
+)
+ANSWER_HIT_RATE = "Share of the prompts so far whose scores were kept or came with another's"
+FLUSH_FAILURES = "Flushes of weights that the disk refused; `durable` stays false until a later one goes well"
 
 
 disable_created_metrics()  # a second series per counter that nobody reads
@@ -24,59 +35,30 @@ class Metrics:
     """Counters of one service; each app has its own registry."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "hintwise_requests", "Answered requests", ["endpoint", "status"], registry=self.registry
-        )
-        self.request_seconds = Histogram(
-            "hintwise_request_seconds", "From first byte to last", ["endpoint"], buckets=SECONDS, registry=self.registry
-        )
-        self.act_observations = Counter(
-            "hintwise_act_observations", "Observations answered by /act", registry=self.registry
-        )
-        self.act_recomputed = Counter(
-            "hintwise_act_recomputed_observations",
-            "Observations scored again because the weights were swapped within their request",
-            registry=self.registry,
-        )
+        self.registry = registry = CollectorRegistry()
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        seconds = partial(Histogram, registry=registry, buckets=SECONDS)
+        self.requests = counter("hintwise_requests", "Answered requests", ["endpoint", "status"])
+        self.request_seconds = seconds("hintwise_request_seconds", "From first byte to last", ["endpoint"])
+        self.refused = counter("hintwise_refused", "Requests that got 429", ["kind"])
+        self.access_refused = counter("hintwise_access_refused", ACCESS_REFUSED, ["reason"])
+        self.act_observations = counter("hintwise_act_observations", "Observations answered by /act")
+        self.act_recomputed = counter("hintwise_act_recomputed_observations", ACT_RECOMPUTED)
         self.batch_tokens = Histogram(
-            "hintwise_batch_tokens", "Padded tokens of a batch", ["kind"], buckets=TOKENS, registry=self.registry
+            "hintwise_batch_tokens", "Padded tokens of a batch", ["kind"], buckets=TOKENS, registry=registry
         )
-        self.batch_seconds = Histogram(
-            "hintwise_batch_seconds",
-            "Time of a batch on the model thread",
-            ["kind"],
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self.refused = Counter("hintwise_refused", "Requests that got 429", ["kind"], registry=self.registry)
-        self.access_refused = Counter(
-            "hintwise_access_refused",
-            "Requests that got 401 or 403: token missing, unknown, or without the scope",
-            ["reason"],
-            registry=self.registry,
-        )
-        self.swaps = Counter("hintwise_swaps", "Weight swaps", registry=self.registry)
-        self.rollbacks = Counter("hintwise_rollbacks", "Retained versions that served again", registry=self.registry)
-        self.rejected_swaps = Counter(
-            "hintwise_rejected_swaps", "Pushed weights that were refused", registry=self.registry
-        )
-        self.swap_seconds = Histogram(
-            "hintwise_swap_seconds",
-            "From the last byte of a push to serving it",
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self.flush_failures = Counter(
-            "hintwise_flush_failures",
-            "Flushes of weights that the disk refused; `durable` stays false until a later one goes well",
-            registry=self.registry,
-        )
-        self.policy_version = Gauge("hintwise_policy_version", "Version that answers /act", registry=self.registry)
-        self.num_threads = Gauge("hintwise_num_threads", "CPU threads of a forward pass", registry=self.registry)
-        self.queue_tokens = Gauge(
-            "hintwise_queue_tokens", "Padded tokens that wait for a batch", ["kind"], registry=self.registry
-        )
+        self.batch_seconds = seconds("hintwise_batch_seconds", "Time of a batch on the model thread", ["kind"])
+        self.queue_tokens = gauge("hintwise_queue_tokens", "Padded tokens that wait for a batch", ["kind"])
+        self.num_threads = gauge("hintwise_num_threads", "CPU threads of a forward pass")
+        self.answered_prompts = counter("hintwise_answered_prompts", ANSWERED_PROMPTS, ["model", "source"])
+        self.answer_hit_rate = gauge("hintwise_answer_hit_rate", ANSWER_HIT_RATE, ["model"])
+        self.policy_version = gauge("hintwise_policy_version", "Version that answers /act")
+        self.swaps = counter("hintwise_swaps", "Weight swaps")
+        self.rollbacks = counter("hintwise_rollbacks", "Retained versions that served again")
+        self.rejected_swaps = counter("hintwise_rejected_swaps", "Pushed weights that were refused")
+        self.swap_seconds = seconds("hintwise_swap_seconds", "From the last byte of a push to serving it")
+        self.flush_failures = counter("hintwise_flush_failures", FLUSH_FAILURES)
 
     def batch_observer(self, kind: str) -> Callable[[int, int, float], None]:
         """Returns what a batcher tells about each batch: rows, padded tokens, seconds."""
@@ -85,6 +67,21 @@ class Metrics:
         def observe(num_rows: int, num_tokens: int, duration_s: float) -> None:
             tokens.observe(num_tokens)
             seconds.observe(duration_s)
+
+        return observe
+
+    def lookup_observer(self, model: str) -> Callable[[Lookups], None]:
+        """Returns what a runner's cache tells about each batch."""
+        total = Lookups(0, 0, 0)
+        counters = [self.answered_prompts.labels(model, source) for source in ("hit", "repeat", "miss")]
+        rate = self.answer_hit_rate.labels(model)
+
+        def observe(lookups: Lookups) -> None:
+            nonlocal total
+            total = Lookups(*map(sum, zip(total, lookups, strict=True)))
+            for counter, count in zip(counters, lookups, strict=True):
+                counter.inc(count)
+            rate.set(1 - total.misses / sum(total))
 
         return observe
 

@@ -134,17 +134,14 @@ class PolicyRunner:
         Raises:
             InferenceFailed: The model gave NaN or infinite numbers.
         """
-        if not self._deduplicate:
+        if self._swapping or not self._deduplicate:
             return self._forward(items)
-        distinct = dict.fromkeys(items)
-        known = {} if self._swapping else self._answers.find(self.digest, list(distinct))
-        new = [each for each in distinct if each not in known]
+        answers, new = self._answers.find(self.digest, items)
         if new:
-            made = dict(zip(new, self._forward(new), strict=True))
-            if not self._swapping:
-                self._answers.keep(self.digest, made)
-            known |= made
-        return [known[each] for each in items]
+            made = list(zip(new, self._forward(new), strict=True))
+            self._answers.keep(self.digest, made)
+            answers.update(made)
+        return [answers[each] for each in items]
 
     def decide(self, items: Sequence[ActionQuestion]) -> list[Decision]:
         """Returns one action per item, in order.

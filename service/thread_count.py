@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 import torch
 
-from hintwise.action_head import ScoredPrompt
+from hintwise.action_batch import ScoredPrompt
 from hintwise.prompts import action_prompt
 from service.policy_runner import PolicyRunner
 
@@ -116,8 +116,8 @@ def _batches(runner: PolicyRunner) -> Iterator[list[ScoredPrompt]]:
         numbers = range(number, number + NUM_PROMPTS)
         number += NUM_PROMPTS
         texts = [f"cart {k % 41} speed {k // 41 % 41} pole {k % 23} turn {k % 7}" for k in numbers]
-        prompts = runner.encoder.encode_all([action_prompt(text, task="Keep the pole upright.") for text in texts])
-        yield [ScoredPrompt(prompt, candidates) for prompt in prompts]
+        prompts = [action_prompt(text, task="Keep the pole upright.") for text in texts]
+        yield runner.encoder.scored(prompts, [candidates] * NUM_PROMPTS)
 
 
 def _quota(cgroups: Path) -> float | None:

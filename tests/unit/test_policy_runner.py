@@ -32,7 +32,7 @@ def lookups():
 
 @pytest.fixture
 def runner(lookups):
-    return runner_with(AnswerCache(1_000, lambda hits, misses: lookups.append((hits, misses))))
+    return runner_with(AnswerCache(1_000, lookups.append))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_equal_prompts_run_once_and_known_ones_not_at_all(runner, lookups, monke
     first = runner.score(asked(runner, [1, 2, 1, 1]))
     again = runner.score(asked(runner, [2, 3, 1]))
     assert rows == [2, 1]
-    assert lookups == [(0, 2), (2, 1)]
+    assert lookups == [(0, 2, 2), (2, 0, 1)]
     assert first[0] == first[2] == first[3] == again[2]
     assert first[1] == again[0]
 
@@ -103,7 +103,7 @@ def test_other_actions_are_another_answer(runner, lookups):
     runner.score(asked(runner, [1]))
     [answer] = runner.score(asked(runner, [1], actions=("wait", "push left", "push right")))
     assert len(answer.scores) == 3
-    assert lookups == [(0, 1), (0, 1)]
+    assert lookups == [(0, 0, 1), (0, 0, 1)]
 
 
 def test_without_deduplication_every_prompt_is_a_row(monkeypatch):
@@ -115,12 +115,12 @@ def test_without_deduplication_every_prompt_is_a_row(monkeypatch):
 
 
 def test_a_cache_of_no_answers_keeps_none(monkeypatch, lookups):
-    runner = runner_with(AnswerCache(0, lambda *counts: lookups.append(counts)))
+    runner = runner_with(AnswerCache(0, lookups.append))
     rows = rows_run(runner, monkeypatch)
     for _ in range(2):
         runner.score(asked(runner, [1, 1]))
     assert rows == [1, 1]
-    assert lookups == []
+    assert lookups == [(0, 1, 1), (0, 1, 1)]
 
 
 def test_the_oldest_answers_go_first(monkeypatch):
@@ -159,7 +159,7 @@ def test_what_is_scored_during_a_swap_is_neither_kept_nor_answered_from_what_was
     rows = rows_run(runner, monkeypatch)
     assert runner.score(prompts) == before
     assert rows == []
-    assert lookups == [(0, 2), (2, 0)]
+    assert lookups == [(0, 0, 2), (2, 0, 0)]
 
 
 def prefixes_encoded(runner, monkeypatch):
@@ -201,3 +201,12 @@ def test_a_prefix_of_weights_that_are_refused_is_forgotten(runner):
     fresh = runner_with(deduplicate=False)
     for ours, theirs in zip(runner.score(prompts), fresh.score(asked(fresh, range(10))), strict=True):
         assert ours.scores == pytest.approx(theirs.scores, abs=2e-5)
+
+
+def test_an_answer_over_many_actions_counts_for_several(monkeypatch):
+    runner = runner_with(AnswerCache(3))
+    rows = rows_run(runner, monkeypatch)
+    many = tuple(f"go {number}" for number in range(40))  # counts for three
+    for actions in (ACTIONS, many, many, ACTIONS):
+        runner.score(asked(runner, [1], actions))
+    assert len(rows) == 3
