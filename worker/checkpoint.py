@@ -16,16 +16,17 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from worker.buffers import Episode
 from worker.errors import CheckpointUnusable
+from worker.stopwatch import Part
 from worker.text_env import EpisodeSnapshot
 
 CHECKPOINTS_DIR = "checkpoints"
@@ -44,6 +45,7 @@ class RunState(BaseModel):
     num_stale_transitions: int
     training_s: float  # wall time spent training
     wait_s: float  # of it, waiting for the service
+    spent_s: dict[Part, float] = {}  # all of it, by where it went
     policy_version: int  # the number that the service gave these weights
     model: str
     architecture: str
@@ -55,6 +57,12 @@ class RunState(BaseModel):
     num_begun: list[int]  # episodes begun in each environment
     config: dict[str, Any]
     packages: dict[str, str]
+
+    @model_validator(mode="after")
+    def _divide_time(self) -> Self:
+        """Divides the time of a run from before its parts were measured as well as it can be."""
+        self.spent_s = self.spent_s or {"waiting": self.wait_s, "other": self.training_s - self.wait_s}
+        return self
 
     @property
     def env_kwargs(self) -> dict[str, Any]:

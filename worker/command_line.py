@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from worker.errors import UsageError
 
 ENV_PREFIX = "HINTWISE_"
-METAVARS = {int: "N", float: "X", Path: "PATH", dict: "JSON"}
+METAVARS: Mapping[Any, str] = {int: "N", float: "X", str: "TEXT", Path: "PATH", dict: "JSON"}
 
 Config = TypeVar("Config", bound=BaseModel)
 Values = dict[str, Any]
@@ -115,7 +115,7 @@ def _options(field: FieldInfo) -> dict[str, Any]:
         return {"metavar": "|".join(map(str, kinds)), "help": help_text}
     if _is_positional(field):
         return {"metavar": "RUN_DIR", "nargs": "?", "help": help_text}  # it may come from the environment
-    return {"metavar": METAVARS.get(kinds[0], "TEXT"), "help": help_text}
+    return {"metavar": "|".join(METAVARS.get(kind, str(kind)) for kind in kinds), "help": help_text}
 
 
 def _kinds(annotation: Any) -> list[Any]:

@@ -25,6 +25,8 @@ CHANGEABLE = frozenset(
         "readout",  # so is its own
         "device",
         "num_threads",
+        "env_workers",
+        "env_timeout_s",
     }
 )
 """Settings that a resumed run may change: they do not enter its numbers, or only decide where it ends."""
@@ -96,6 +98,14 @@ class RunSettings(BaseModel):
         None, description="Where the run is written; none: runs/<env_id>-<algorithm>-seed<seed>."
     )
     resume: bool = Field(False, description="Go on from the last checkpoint in the run directory.")
+    env_workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
+        "auto",
+        description="Processes that step the environments: 0 steps them in the worker itself, `auto` measures a few "
+        "steps and takes processes where one is slow. Changes the speed and nothing else.",
+    )
+    env_timeout_s: float = Field(
+        300.0, gt=0, allow_inf_nan=False, description="How long one step in such a process may take, in seconds."
+    )
     checkpoint_every: int = Field(10, ge=1, description="Updates between two checkpoints.")
     device: str = Field(
         "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where gradients are computed: cpu, cuda, cuda:N."

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.request import getproxies
 
 import httpx
 
 from hintwise.client import Client
+from hintwise.client_transport import DirectTransport
 from hintwise.errors import HintwiseError
 from worker.config import ServiceSettings
 from worker.errors import UsageError
@@ -26,6 +28,7 @@ def connect(
     log_path: Path,
     say: Callable[[str], None],
     on_wait: Callable[[str, float], None],
+    while_waiting: Callable[[], None] = lambda: None,
     head_actions: Sequence[str] | None = None,
 ) -> Iterator[Client]:
     """Yields a client of the named service, or of a new one that ends with the block.
@@ -36,6 +39,7 @@ def connect(
         log_path: Where its output goes.
         say: Told of every restart.
         on_wait: Called before each retry with what was wrong and the seconds since the first attempt.
+        while_waiting: Called while a request is at the service, where the way there allows it.
         head_actions: What a new service's head answers for; None: it scores phrases.
 
     Raises:
@@ -61,15 +65,17 @@ def connect(
                 say(f"the service died and was started again ({own.num_restarts}); its output is in {log_path}")
             on_wait(error.title.lower(), waited_s)
 
-        client = _open_client(url, settings.service_timeout_s, wait, direct=own is not None)
+        direct = own is not None or (url.startswith("http:") and not getproxies())
+        client = _open_client(url, settings.service_timeout_s, wait, DirectTransport(while_waiting) if direct else None)
         with client:
             client.wait_until_ready(timeout_s=START_TIMEOUT_S)
             yield client
 
 
-def _open_client(url: str, retry_s: float, on_wait: Callable[[HintwiseError, float], None], *, direct: bool) -> Client:
-    """Returns a client; a direct one asks no proxy, for none can reach this machine's loopback."""
-    transport = httpx.HTTPTransport() if direct else None
+def _open_client(
+    url: str, retry_s: float, on_wait: Callable[[HintwiseError, float], None], transport: httpx.BaseTransport | None
+) -> Client:
+    """Returns a client; one with a transport of its own asks no proxy, for none can reach this machine's loopback."""
     try:
         return Client(url, retry_s=retry_s, transport=transport, on_wait=on_wait)
     except (ValueError, OSError) as error:

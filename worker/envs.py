@@ -12,7 +12,7 @@ to mask.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from worker.text_env import NO_ARGUMENTS, EpisodeSnapshot, State, TextEnv
 
 
 class FinishedEpisode(NamedTuple):
-    env_index: int
+    env_index: int  # among the environments of the step
     episode_return: float
     length: int
 
@@ -37,41 +37,72 @@ class VectorStep(NamedTuple):
     finished: list[FinishedEpisode]
 
 
+class VectorEnvs(Protocol):
+    """N environments that step together, in this process or in others."""
+
+    num_envs: int
+    task: str
+    action_phrases: tuple[str, ...]
+
+    @property
+    def states(self) -> list[State]:
+        """The current state of each environment."""
+
+    def step(self, choices: Sequence[int]) -> VectorStep:
+        """Takes one legal action in each environment, and begins a new episode where one ended."""
+
+    def snapshot(self) -> tuple[list[EpisodeSnapshot], list[int]]:
+        """Returns each unfinished episode, and how many episodes each environment has begun."""
+
+    def restore(self, episodes: Sequence[EpisodeSnapshot], num_begun: Sequence[int]) -> None:
+        """Continues where `snapshot` was taken.
+
+        Raises:
+            EnvironmentNotReplayable: An episode went differently this time.
+        """
+
+    def close(self) -> None:
+        """Ends them."""
+
+
 class TextEnvs:
-    """N copies of one environment.
+    """N copies of one environment in this process.
 
     Args:
         env_id: Gymnasium id.
-        num_envs: N.
+        num_envs: Environments of the run; episode seeds depend on it.
         run_seed: What every episode's seed is derived from.
         env_kwargs: Arguments that each copy is made with.
+        indices: Which of the run's environments are here; None: all.
 
     Raises:
         EnvironmentUnsupported: No environment has that id or takes these arguments, or its actions are not Discrete.
     """
 
     def __init__(
-        self, env_id: str, *, num_envs: int, run_seed: int, env_kwargs: Mapping[str, Any] = NO_ARGUMENTS
+        self,
+        env_id: str,
+        *,
+        num_envs: int,
+        run_seed: int,
+        env_kwargs: Mapping[str, Any] = NO_ARGUMENTS,
+        indices: range | None = None,
     ) -> None:
-        self._run_seed = run_seed
-        self._envs = [TextEnv(env_id, env_kwargs) for _ in range(num_envs)]
-        self._num_begun = [0] * num_envs
+        self._run_seed, self._num_envs_of_run = run_seed, num_envs
+        self._indices = range(num_envs) if indices is None else indices
+        self.num_envs = len(self._indices)
+        self._envs = [TextEnv(env_id, env_kwargs) for _ in self._indices]
+        self._num_begun = [0] * self.num_envs
         self.task = self._envs[0].task
         self.action_phrases = self._envs[0].action_phrases
-        for index in range(num_envs):
-            self._begin_episode(index)
-
-    @property
-    def num_envs(self) -> int:
-        return len(self._envs)
+        for position in range(self.num_envs):
+            self._begin_episode(position)
 
     @property
     def states(self) -> list[State]:
-        """The current state of each environment."""
         return [env.state for env in self._envs]
 
     def step(self, choices: Sequence[int]) -> VectorStep:
-        """Takes one legal action in each environment, and begins a new episode where one ended."""
         steps = [env.step(choice) for env, choice in zip(self._envs, choices, strict=True)]
         final_states: dict[int, State] = {}
         finished: list[FinishedEpisode] = []
@@ -91,15 +122,9 @@ class TextEnvs:
         )
 
     def snapshot(self) -> tuple[list[EpisodeSnapshot], list[int]]:
-        """Returns each unfinished episode, and how many episodes each environment has begun."""
         return [env.snapshot() for env in self._envs], list(self._num_begun)
 
     def restore(self, episodes: Sequence[EpisodeSnapshot], num_begun: Sequence[int]) -> None:
-        """Continues where `snapshot` was taken.
-
-        Raises:
-            EnvironmentNotReplayable: An episode went differently this time.
-        """
         for env, episode in zip(self._envs, episodes, strict=True):
             env.restore(episode)
         self._num_begun = list(num_begun)
@@ -108,7 +133,9 @@ class TextEnvs:
         for env in self._envs:
             env.close()
 
-    def _begin_episode(self, index: int) -> None:
-        seed = episode_seed(self._run_seed, index, self._num_begun[index], num_envs=self.num_envs)
-        self._num_begun[index] += 1
-        self._envs[index].reset(seed)
+    def _begin_episode(self, position: int) -> None:
+        seed = episode_seed(
+            self._run_seed, self._indices[position], self._num_begun[position], num_envs=self._num_envs_of_run
+        )
+        self._num_begun[position] += 1
+        self._envs[position].reset(seed)

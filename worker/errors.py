@@ -6,6 +6,7 @@ HintwiseError
     │   └── RunDirTaken           2  the run directory already holds a run
     ├── EnvironmentUnsupported    1  no such environment, or its actions are not Discrete
     ├── EnvironmentNotReplayable  1  the same seed and actions led to another observation
+    ├── EnvironmentFailed         1  a process of environments ended, gave no answer, or raised something
     ├── CheckpointUnusable        1  missing, damaged, or of a run with other settings
     ├── ServiceMismatch           1  the service runs another model, tokenizer or prompt template
     ├── LocalServiceFailed        1  the service that the worker started did not come up
@@ -36,6 +37,10 @@ class EnvironmentUnsupported(WorkerError):
 
 
 class EnvironmentNotReplayable(WorkerError):
+    pass
+
+
+class EnvironmentFailed(WorkerError):
     pass
 
 

@@ -143,7 +143,7 @@ def _play_all(
     playing = [player for player in players if _begin_next(player, waiting, first_seed)]
     while playing:
         before_step()
-        seeds = [evaluation_action_seed(first_seed + p.episode, p.env.length) for p in playing]
+        seeds = None if mode == "greedy" else [_seed(player, first_seed) for player in playing]
         asked = served.ask([p.env.state for p in playing], task=playing[0].env.task, mode=mode, seed=seeds)
         if asked.stale:
             raise WorkerError("other weights than the ones to evaluate keep answering; use a service of its own")
@@ -154,6 +154,10 @@ def _play_all(
                 if not _begin_next(player, waiting, first_seed):
                     playing.remove(player)
     return returns
+
+
+def _seed(player: _Player, first_seed: int) -> int:
+    return evaluation_action_seed(first_seed + player.episode, player.env.length)
 
 
 def _begin_next(player: _Player, waiting: Iterator[int], first_seed: int) -> bool:

@@ -4,11 +4,11 @@
 
 The boundary between two updates is the only place a run is saved at. What it needs is noted
 there, so that a run which fails in the middle of a rollout still leaves a whole checkpoint.
+An update's time begins where the one before was reported, so that its parts add up to it.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -24,12 +24,14 @@ from worker.algorithms.ppo import PPO, UpdateMetrics
 from worker.buffers import Episode, Rollout, mean
 from worker.checkpoint import Checkpoint, RunState, optimizer_tensors, restore_optimizer
 from worker.config import CHANGEABLE, TrainConfig
-from worker.envs import TextEnvs
 from worker.errors import CheckpointUnusable
+from worker.open_envs import open_envs
 from worker.package_versions import package_versions
 from worker.rollout import collect_rollout
 from worker.seeds import minibatch_generator
 from worker.served_policy import ServedPolicy
+from worker.stopwatch import PARTS, Part
+from worker.text_env import EpisodeSnapshot
 from worker.update_report import UpdateReport
 
 NUM_RECENT_EPISODES = 100
@@ -43,13 +45,17 @@ class Learner:
     Args:
         config: All settings.
         served: The service's policy.
+        say: Told how the environments are stepped.
 
     Raises:
         ServiceMismatch: The service runs another model, tokenizer or readout.
         EnvironmentUnsupported: The environment cannot be used.
+        EnvironmentFailed: A process of environments did not start.
     """
 
-    def __init__(self, config: TrainConfig, served: ServedPolicy) -> None:
+    def __init__(
+        self, config: TrainConfig, served: ServedPolicy, *, say: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.config = config
         self.served = served
         served.check_readout(config.readout)
@@ -63,9 +69,8 @@ class Learner:
         encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
         self.generator = minibatch_generator(config.seed)
         self.algorithm = PPO(self.policy, encoder, config, self.generator)
-        self.envs = TextEnvs(
-            config.env_id, num_envs=config.num_envs, run_seed=config.seed, env_kwargs=config.env_kwargs
-        )
+        self.packages = package_versions()
+        self.envs = open_envs(config, say)
         if self.head_actions is not None:
             served.check_head_answers(self.envs.action_phrases)
         self.step = 0
@@ -73,13 +78,24 @@ class Learner:
         self.num_episodes = 0
         self.recent: deque[Episode] = deque(maxlen=NUM_RECENT_EPISODES)
         self.num_stale_transitions = 0
-        self.training_s = 0.0
-        self.wait_s = 0.0
+        self.spent_s: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
+        self._snapshot: tuple[list[EpisodeSnapshot], list[int]] = ([], [])
         self._boundary: RunState | None = None
+
+    @property
+    def training_s(self) -> float:
+        """Wall time of all updates so far."""
+        return sum(self.spent_s.values())
+
+    @property
+    def wait_s(self) -> float:
+        """Of it, waiting for the service."""
+        return self.spent_s["waiting"]
 
     def begin(self) -> None:
         """Starts from the weights that the service serves now."""
         self._load(self.served.fetch())
+        self._note_episodes()
         self._note_boundary()
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -98,19 +114,22 @@ class Learner:
         self.step, self.update, self.num_episodes = state.step, state.update, state.num_episodes
         self.recent.extend(state.recent_episodes)
         self.num_stale_transitions = state.num_stale_transitions
-        self.training_s, self.wait_s = state.training_s, state.wait_s
+        self.spent_s |= state.spent_s
         self.served.hold(checkpoint.policy)
         self.served.resync()
+        self._note_episodes()
         self._note_boundary()
 
-    def run_update(self, before_step: Callable[[], None] = lambda: None) -> UpdateReport:
+    def run_update(
+        self, before_step: Callable[[], None] = lambda: None, while_pushing: Callable[[], None] = lambda: None
+    ) -> UpdateReport:
         """Collects one rollout, learns from it and pushes the result.
 
         Args:
             before_step: Called before every vector step; what it raises ends the run at the last boundary.
+            while_pushing: Called behind the new boundary, while the service takes the weights.
         """
-        config, waited_before = self.config, self.served.wait_s
-        times = [time.perf_counter()]
+        config, stopwatch = self.config, self.served.stopwatch
         rollout = collect_rollout(
             self.served,
             self.envs,
@@ -118,26 +137,31 @@ class Learner:
             first_step=self.step,
             run_seed=config.seed,
             before_step=before_step,
+            prepare=self.algorithm.encoder.encode_all,
+            at_end=self._note_episodes,
         )
-        times.append(time.perf_counter())
         learning_rate = config.learning_rate * (1 - self.update / config.num_updates)
-        metrics = self.algorithm.update(rollout, learning_rate=learning_rate)
-        times.append(time.perf_counter())
-        waited_s = self.served.wait_s - waited_before
-        self._count(rollout, times[-1] - times[0], waited_s)
-        self.served.hold(self._dump(rollout))
-        self._note_boundary()
-        self.served.push()
-        times.append(time.perf_counter())
-        self.training_s += times[-1] - times[-2]
-        return self._report(rollout, metrics, learning_rate, times, waited_s)
+        with stopwatch.on("learning"):
+            metrics = self.algorithm.update(rollout, learning_rate=learning_rate)
+        with stopwatch.on("pushing"):
+            data = self._dump(rollout)
+            self._count(rollout)
+            self.served.hold(data)
+            self._note_boundary()
+            self.served.meanwhile.later(while_pushing)
+            self.served.push()
+        spent_s = stopwatch.lap()
+        for part, seconds in spent_s.items():
+            self.spent_s[part] += seconds
+        return self._report(rollout, metrics, learning_rate, spent_s)
 
     def checkpoint(self) -> Checkpoint:
-        """Returns the run as it was at the last boundary."""
+        """Returns the run as it was at the last boundary, with the time it took so far."""
         if self._boundary is None:
             raise RuntimeError("begin or restore first")
+        times = {"training_s": self.training_s, "wait_s": self.wait_s, "spent_s": dict(self.spent_s)}
         tensors = optimizer_tensors(self.algorithm.optimizer, self.policy)
-        return Checkpoint(self._boundary, self.served.data, tensors)
+        return Checkpoint(self._boundary.model_copy(update=times), self.served.data, tensors)
 
     def close(self) -> None:
         self.envs.close()
@@ -164,17 +188,20 @@ class Learner:
             metadata[METADATA_KEY] = canary
         return dump(self.policy, metadata)
 
-    def _count(self, rollout: Rollout, elapsed_s: float, waited_s: float) -> None:
+    def _count(self, rollout: Rollout) -> None:
         self.step += self.config.batch_size
         self.update += 1
         self.num_episodes += len(rollout.episodes)
         self.recent.extend(rollout.episodes)
         self.num_stale_transitions += rollout.num_stale
-        self.training_s += elapsed_s
-        self.wait_s += waited_s
+
+    def _note_episodes(self) -> None:
+        """Notes where the environments stand: before learning, so that a failure here leaves the old boundary whole."""
+        with self.served.stopwatch.on("saving"):
+            self._snapshot = self.envs.snapshot()
 
     def _note_boundary(self) -> None:
-        episodes, num_begun = self.envs.snapshot()
+        episodes, num_begun = self._snapshot
         self._boundary = RunState(
             step=self.step,
             update=self.update,
@@ -193,7 +220,7 @@ class Learner:
             episodes=episodes,
             num_begun=num_begun,
             config=self.config.model_dump(mode="json"),
-            packages=package_versions(),
+            packages=self.packages,
         )
 
     def _check_same_run(self, state: RunState) -> None:
@@ -217,9 +244,9 @@ class Learner:
             )
 
     def _report(
-        self, rollout: Rollout, metrics: UpdateMetrics, learning_rate: float, times: list[float], waited_s: float
+        self, rollout: Rollout, metrics: UpdateMetrics, learning_rate: float, spent_s: dict[Part, float]
     ) -> UpdateReport:
-        begun, collected, learned, pushed = times
+        update_s = sum(spent_s.values())
         return UpdateReport(
             update=self.update,
             step=self.step,
@@ -229,11 +256,8 @@ class Learner:
             mean_length=mean([episode.length for episode in self.recent]),
             stale_transitions=rollout.num_stale,
             metrics=metrics,
-            rollout_s=collected - begun,
-            wait_s=waited_s,
-            learn_s=learned - collected,
-            push_s=pushed - learned,
-            update_s=pushed - begun,
-            steps_per_s=self.config.batch_size / (pushed - begun),
+            spent_s=spent_s,
+            update_s=update_s,
+            steps_per_s=self.config.batch_size / update_s,
             episodes=rollout.episodes,
         )

@@ -65,7 +65,10 @@ def _draw_episodes(axes: Any, steps: NDArray[np.float64], returns: NDArray[np.fl
 
 def _draw_threshold(axes: Any, env_id: str) -> None:
     """Marks the return at which the environment's authors call it solved, where they said so."""
-    threshold = gymnasium.spec(env_id).reward_threshold
+    try:
+        threshold = gymnasium.spec(env_id.rpartition(":")[2]).reward_threshold
+    except gymnasium.error.Error:  # its module, of `module:id`, has not been imported here
+        return
     if threshold is not None:
         axes.axhline(threshold, color=MUTED, linewidth=1, linestyle="--", label=f"solved: {threshold:g}")
 

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from worker.stopwatch import shares
 from worker.update_report import UpdateReport
 
 LINE_EVERY_S = 10.0
@@ -125,12 +126,13 @@ def cells(report: UpdateReport, total_steps: int) -> list[tuple[str, str]]:
         ("steps/s", f"{report.steps_per_s:.0f}"),
         ("KL", f"{report.metrics.approx_kl:.4f}"),
         ("policy version", str(report.policy_version)),
-        ("waits for service", f"{report.wait_s / report.update_s:.0%}" if report.update_s else "-"),
-        ("left", _duration(left_s)),
+        ("left", duration(left_s)),
+        ("time goes to", shares(report.spent_s)),
     ]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns minutes and seconds, as 3:07."""
     if not math.isfinite(seconds):
         return "-"
     minutes, rest = divmod(round(seconds), 60)

@@ -23,7 +23,6 @@ from hintwise.prompts import PROMPT_TEMPLATE_VERSION
 from worker.config import TrainConfig
 from worker.errors import CheckpointUnusable, RunDirTaken
 from worker.learner import Learner
-from worker.package_versions import package_versions
 from worker.update_report import UpdateReport
 
 METRICS = "metrics.jsonl"
@@ -57,7 +56,7 @@ class RunRecord:
             "tokenizer_sha256": learner.tokenizer_sha256,
             "prompt_template_version": PROMPT_TEMPLATE_VERSION,
             "seed": config.seed,
-            "packages": package_versions(),
+            "packages": learner.packages,
             "git_commit": git_commit(),
             "started_at": _started_at(self._run_dir) or datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -96,6 +95,7 @@ class RunRecord:
             "stale_transitions": learner.num_stale_transitions,
             "training_s": round(learner.training_s, 3),
             "service_wait_s": round(learner.wait_s, 3),
+            "spent_s": {part: round(seconds, 3) for part, seconds in learner.spent_s.items()},
             "wall_time_s": round((now - datetime.fromisoformat(self._run["started_at"])).total_seconds(), 3),
         }
         self._run |= more

@@ -11,7 +11,6 @@ mends a service that restarted with older weights, and a push whose answer was l
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -21,6 +20,8 @@ from hintwise.errors import VersionConflict
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION
 from hintwise.schemas import ActResponse, ActResult, ServiceInfo, WeightsInfo
 from worker.errors import ServiceMismatch
+from worker.meanwhile import Meanwhile
+from worker.stopwatch import Stopwatch
 from worker.text_env import State
 
 MAX_PUSH_ATTEMPTS = 4
@@ -40,20 +41,22 @@ class ServedPolicy:
 
     Args:
         client: How the service is reached.
+        meanwhile: What is done while a question is being answered; the client calls its `run`, where it can.
 
     Attributes:
         info: What the service said about itself at the start.
         policy_version: The version that our weights have there.
         data: Our weights, as the safetensors file that was fetched or pushed last.
-        wait_s: Seconds spent waiting for answers so far.
+        stopwatch: Told when answers are waited for.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, meanwhile: Meanwhile | None = None) -> None:
         self._client = client
+        self.meanwhile = meanwhile or Meanwhile()
+        self.stopwatch = Stopwatch()
         self.info: ServiceInfo = client.info()
         self.policy_version = 0
         self.data = b""
-        self.wait_s = 0.0
         self._sha256 = ""
         self._check_prompt_template()
 
@@ -121,6 +124,8 @@ class ServedPolicy:
             self._adopt(self._client.put_weights(self.data, if_match=self.policy_version))
         except VersionConflict:
             self.resync()
+        finally:
+            self.meanwhile.run()
 
     def resync(self) -> None:
         """Looks which weights answer, and pushes ours again unless it is them.
@@ -167,9 +172,9 @@ class ServedPolicy:
     ) -> ActResponse:
         shared = all(state.actions == states[0].actions for state in states)
         actions = list(states[0].actions) if shared else [list(state.actions) for state in states]
-        begun = time.perf_counter()
-        answer = self._client.act([state.text for state in states], actions, task=task, mode=mode, seed=seed)
-        self.wait_s += time.perf_counter() - begun
+        with self.stopwatch.on("waiting"):
+            answer = self._client.act([state.text for state in states], actions, task=task, mode=mode, seed=seed)
+        self.meanwhile.run()
         return answer
 
     def _adopt(self, served: WeightsInfo) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,12 +21,15 @@ from worker.errors import CheckpointUnusable
 from worker.evaluate import Connect, play_episodes
 from worker.interrupt import StopRequest
 from worker.learner import Learner
+from worker.meanwhile import Meanwhile
 from worker.plot import draw_learning_curve
-from worker.progress import Display, open_display
+from worker.progress import Display, duration, open_display
 from worker.run_record import RunRecord, refuse_taken
 from worker.selection import choose_checkpoint
 from worker.served_policy import ServedPolicy
+from worker.stopwatch import shares
 from worker.text_env import action_phrases
+from worker.update_report import UpdateReport
 
 
 def train(config: TrainConfig, *, connect: Connect = connect) -> None:
@@ -44,6 +48,8 @@ def train(config: TrainConfig, *, connect: Connect = connect) -> None:
         stop = stack.enter_context(StopRequest())
         display = stack.enter_context(open_display(config.num_updates, config.batch_size))
 
+        meanwhile = Meanwhile()
+
         def on_wait(reason: str, waited_s: float) -> None:
             stop.check()
             display.waiting(reason, waited_s)
@@ -54,10 +60,11 @@ def train(config: TrainConfig, *, connect: Connect = connect) -> None:
             log_path=run_dir / "service.log",
             say=display.say,
             on_wait=on_wait,
+            while_waiting=meanwhile.run,
             head_actions=_head_actions(config),
         )
-        served = ServedPolicy(stack.enter_context(service))
-        learner = stack.enter_context(closing(Learner(config, served)))
+        served = ServedPolicy(stack.enter_context(service), meanwhile)
+        learner = stack.enter_context(closing(Learner(config, served, say=display.say)))
         _begin(learner, display)
         record = stack.enter_context(RunRecord(config, learner))
         with _saved_on_failure(learner):
@@ -100,15 +107,27 @@ def _begin(learner: Learner, display: Display) -> None:
 
 
 def _run_updates(learner: Learner, record: RunRecord, display: Display, stop: StopRequest) -> None:
-    """Updates until the steps are used up."""
-    config = learner.config
-    while learner.update < config.num_updates:
-        report = learner.run_update(before_step=stop.check)
-        record.add(report)
-        display.show(report)
-        if learner.update % config.checkpoint_every == 0:
-            save_checkpoint(config.directory, learner.checkpoint())
-            record.write()
+    """Updates until the steps are used up; what one leaves to write down waits for the next one's first request."""
+    meanwhile, stopwatch = learner.served.meanwhile, learner.served.stopwatch
+
+    def save_if_due() -> None:
+        if learner.update % learner.config.checkpoint_every == 0:
+            with stopwatch.on("saving"):
+                save_checkpoint(learner.config.directory, learner.checkpoint())
+                record.write()
+
+    def note(report: UpdateReport) -> None:
+        with stopwatch.on("saving"):
+            record.add(report)
+            display.show(report)
+
+    stopwatch.lap()  # what came before was no training
+    try:
+        while learner.update < learner.config.num_updates:
+            report = learner.run_update(before_step=stop.check, while_pushing=save_if_due)
+            meanwhile.later(partial(note, report))
+    finally:
+        meanwhile.run()
 
 
 @contextmanager
@@ -139,6 +158,7 @@ def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopReq
     return [
         f"mean return {evaluation.mean_return:.1f}, standard deviation {evaluation.std_return:.1f}, "
         f"{evaluation.episodes} episodes from seed {evaluation.seed}, {evaluation.mode}",
+        f"training took {duration(learner.training_s)}: {shares(learner.spent_s)}",
         f"checkpoint {chosen.directory}",
         f"picture {picture or 'none: no episode has ended yet'}",
     ]

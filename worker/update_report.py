@@ -7,6 +7,17 @@ from typing import Any
 
 from worker.algorithms.ppo import UpdateMetrics
 from worker.buffers import Episode
+from worker.stopwatch import PARTS, Part
+
+SECONDS: dict[Part, str] = {
+    "waiting": "wait_s",
+    "environments": "env_s",
+    "learning": "learn_s",
+    "pushing": "push_s",
+    "saving": "save_s",
+    "other": "other_s",
+}
+"""Each part's name in metrics.jsonl and TensorBoard."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +32,14 @@ class UpdateReport:
     mean_length: float  # of the last 100 episodes, steps
     stale_transitions: int
     metrics: UpdateMetrics
-    rollout_s: float  # collecting, of which ...
-    wait_s: float  # ... waiting for the service
-    learn_s: float  # gradients
-    push_s: float  # weights to the service
-    update_s: float  # all of it
+    spent_s: dict[Part, float]  # seconds of each part; they add up to ...
+    update_s: float  # ... all of it, from the report before to this one
     steps_per_s: float
     episodes: list[Episode]  # finished in this update
 
     def record(self) -> dict[str, Any]:
         """Returns the report as one flat record, a line of metrics.jsonl."""
         fields = asdict(self)
-        episodes, metrics = fields.pop("episodes"), fields.pop("metrics")
-        return {**fields, **metrics, "episodes": episodes}
+        episodes, metrics, spent_s = (fields.pop(name) for name in ("episodes", "metrics", "spent_s"))
+        seconds = {SECONDS[part]: spent_s[part] for part in PARTS}
+        return {**fields, **seconds, **metrics, "episodes": episodes}

@@ -141,7 +141,7 @@ def test_other_settings_are_refused_by_name(config, service, changed, monkeypatc
     other = config.model_copy(update=changed)
     (name,) = changed
     if name == "env_id":  # gymnasium warns of the old version
-        monkeypatch.setattr("worker.learner.TextEnvs", lambda *_, **__: None)
+        monkeypatch.setattr("worker.learner.open_envs", lambda *_, **__: None)
     with pytest.raises(CheckpointUnusable, match=rf"{name} \(was .*, now {changed[name]}\)"):
         resumed(other, service, checkpoint)
 

@@ -9,13 +9,15 @@ from worker.algorithms.ppo import UpdateMetrics
 from worker.progress import LineDisplay, LiveDisplay, cells, open_display
 from worker.update_report import UpdateReport
 
+SPENT_S = {"waiting": 1.0, "environments": 0.95, "learning": 1.9, "pushing": 0.1, "saving": 0.01, "other": 0.04}
+
 
 def report(**changed):
     metrics = UpdateMetrics(0.1, 0.2, 0.6, 0.0123, 0.1, 1.0, 1e-7, 0.5, 48)
     numbers = {
         "update": 2, "step": 2_048, "policy_version": 3, "learning_rate": 1e-3, "mean_return": 41.26,
-        "mean_length": 41.26, "stale_transitions": 0, "metrics": metrics, "rollout_s": 2.0, "wait_s": 1.0,
-        "learn_s": 1.9, "push_s": 0.1, "update_s": 4.0, "steps_per_s": 256.0, "episodes": [],
+        "mean_length": 41.26, "stale_transitions": 0, "metrics": metrics,
+        "spent_s": SPENT_S, "update_s": 4.0, "steps_per_s": 256.0, "episodes": [],
     }  # fmt: skip
     return UpdateReport(**{**numbers, **changed})
 
@@ -38,8 +40,8 @@ def test_every_number_is_shown():
         "steps/s": "256",
         "KL": "0.0123",
         "policy version": "3",
-        "waits for service": "25%",
         "left": "0:32",
+        "time goes to": "learning 48%, waiting 25%, environments 24%, pushing 3%, other 1%",
     }
 
 

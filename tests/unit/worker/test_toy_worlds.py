@@ -53,6 +53,7 @@ def model_dir():
 def configured(tmp_path, model_dir):
     def configure(env_id, env_kwargs=None, **more):
         settings = {"total_steps": 192, "num_envs": 4, "num_steps": 16, "minibatch_size": 32, "update_epochs": 2}
+        settings["env_workers"] = 0  # `auto` makes one environment more, and steps it
         settings |= {"env_id": env_id, "env_kwargs": env_kwargs or {}, "model": str(model_dir)}
         return TrainConfig(**{**settings, "run_dir": tmp_path / "run", **more})
 

@@ -76,6 +76,38 @@ def test_a_run_leaves_its_whole_record(config, connect, capsys):
     assert f"mean return {run['evaluation']['mean_return']:.1f}" in out
 
 
+def test_every_second_of_an_update_is_some_parts(config, connect):
+    train(config, connect=connect)
+    lines = list(read_metrics(config.directory))
+    for line in lines:
+        parts = [line[name] for name in ("wait_s", "env_s", "learn_s", "push_s", "save_s", "other_s")]
+        assert min(parts[:5]) > 0
+        assert sum(parts) == pytest.approx(line["update_s"])
+        assert line["steps_per_s"] == pytest.approx(64 / line["update_s"])
+    run = read_run(config.directory)
+    assert run["training_s"] == pytest.approx(sum(line["update_s"] for line in lines), abs=0.002)
+    assert sum(run["spent_s"].values()) == pytest.approx(run["training_s"], abs=0.004)
+    assert run["service_wait_s"] == run["spent_s"]["waiting"]
+
+
+def test_work_done_while_the_service_answers_changes_nothing(config, connect, make_service, tmp_path):
+    train(config, connect=connect)
+    checkpoints = sorted(path.name for path in (config.directory / "checkpoints").iterdir())
+    busy = make_service()
+
+    @contextmanager
+    def overlapped(settings, *, while_waiting, **_):
+        for name in ("act", "put_weights"):
+            call = getattr(busy, name)
+            setattr(busy, name, lambda *given, call=call, **more: (while_waiting(), call(*given, **more))[1])
+        yield busy
+
+    again = config.model_copy(update={"run_dir": tmp_path / "again"})
+    train(again, connect=overlapped)
+    assert clockless(again.directory) == clockless(config.directory)
+    assert sorted(path.name for path in (again.directory / "checkpoints").iterdir()) == checkpoints
+
+
 def test_the_same_seed_is_the_same_run(config, connect, make_service, tmp_path):
     train(config, connect=connect)
     again = config.model_copy(update={"run_dir": tmp_path / "again"})
@@ -153,6 +185,7 @@ def test_a_lost_service_leaves_a_checkpoint(config, connect, service):
     with pytest.raises(ServiceUnreachable, match=r"nobody answers; saved in .*step-000000064, go on with --resume"):
         train(config, connect=connect)
     assert "nobody answers" in read_run(config.directory)["reason"]
+    assert [line["update"] for line in read_metrics(config.directory)] == [1]  # what was still to be written is
 
 
 @pytest.fixture
