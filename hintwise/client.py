@@ -39,6 +39,9 @@ from hintwise.request_body import Actions, Observations, Seeds, Tasks
 from hintwise.schemas import ActResponse, GuidanceResponse, RewardItem, RewardResponse, ServiceInfo
 from hintwise.weight_calls import WeightCalls
 
+REQUEST_SENT = "http11.send_request_body.complete"
+"""What httpcore, which httpx sends with, calls the moment between a request and its answer."""
+
 __all__ = ["AsyncClient", "Client"]
 
 
@@ -70,6 +73,8 @@ class Client(WeightCalls):
         transport: Carries the requests in place of a socket, for tests.
         on_wait: Called before each wait for a retry, with the failure and the seconds since the
             call began.
+        while_waiting: Called in the same thread whenever a request is on its way and its answer is yet to
+            be read: time for work that needs no answer. It must not use the client; what it raises ends the call.
 
     Raises:
         ValueError: The address or the token cannot be used, or a number is out of range.
@@ -85,8 +90,10 @@ class Client(WeightCalls):
         retry_s: float = 60.0,
         transport: httpx.BaseTransport | None = None,
         on_wait: OnWait | None = None,
+        while_waiting: Callable[[], None] | None = None,
     ) -> None:
         self._wire = Wire(base_url, token, timeout_s=timeout_s, retry_s=retry_s, on_wait=on_wait)
+        self._while_waiting = while_waiting
         self._http = httpx.Client(transport=transport, limits=UNLIMITED)
         self._sleep = time.sleep
 
@@ -241,9 +248,19 @@ class Client(WeightCalls):
     def __repr__(self) -> str:
         return f"Client({self._wire.base_url!r})"
 
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        if (meanwhile := self._while_waiting) is not None:
+
+            def on_event(name: str, _: Mapping[str, object]) -> None:
+                if name == REQUEST_SENT:
+                    meanwhile()
+
+            request.extensions["trace"] = on_event
+        return self._http.send(request)
+
     def _run(self, call: Call[T], send: Callable[[httpx.Request], httpx.Response] | None = None) -> T:
         """Does what `call` yields until it returns; `send` stands in for the plain way to send."""
-        send = send or self._http.send
+        send = send or self._send
         outcome: httpx.Response | httpx.RequestError | None = None
         while True:
             try:

@@ -21,9 +21,7 @@ TOKENS = (16, 64, 256, 1_024, 2_048, 4_096, 8_192, 16_384, 65_536)
 
 ACCESS_REFUSED = "Requests that got 401 or 403: token missing, unknown, or without the scope"
 ACT_RECOMPUTED = "Observations scored again because the weights were swapped within their request"
-ANSWERED_PROMPTS = (
-    "Prompts by source of their scores: `hit` kept, `repeat` equal to another of its batch, `miss` run"
-)
+ANSWERED_PROMPTS = "Prompts by source of their scores: `hit` kept, `repeat` equal to another of its batch, `miss` run"
 ANSWER_HIT_RATE = "Share of the prompts so far whose scores were kept or came with another's"
 FLUSH_FAILURES = "Flushes of weights that the disk refused; `durable` stays false until a later one goes well"
 

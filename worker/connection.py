@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from urllib.request import getproxies
 
 import httpx
 
 from hintwise.client import Client
-from hintwise.client_transport import DirectTransport
 from hintwise.errors import HintwiseError
 from worker.config import ServiceSettings
 from worker.errors import UsageError
@@ -39,7 +37,7 @@ def connect(
         log_path: Where its output goes.
         say: Told of every restart.
         on_wait: Called before each retry with what was wrong and the seconds since the first attempt.
-        while_waiting: Called while a request is at the service, where the way there allows it.
+        while_waiting: Called while a request is at the service; it must not use the client.
         head_actions: What a new service's head answers for; None: it scores phrases.
 
     Raises:
@@ -65,18 +63,20 @@ def connect(
                 say(f"the service died and was started again ({own.num_restarts}); its output is in {log_path}")
             on_wait(error.title.lower(), waited_s)
 
-        direct = own is not None or (url.startswith("http:") and not getproxies())
-        client = _open_client(url, settings.service_timeout_s, wait, DirectTransport(while_waiting) if direct else None)
-        with client:
+        transport = None if own is None else httpx.HTTPTransport()  # no proxy can reach this machine's loopback
+        with _open_client(url, settings.service_timeout_s, wait, while_waiting, transport) as client:
             client.wait_until_ready(timeout_s=START_TIMEOUT_S)
             yield client
 
 
 def _open_client(
-    url: str, retry_s: float, on_wait: Callable[[HintwiseError, float], None], transport: httpx.BaseTransport | None
+    url: str,
+    retry_s: float,
+    on_wait: Callable[[HintwiseError, float], None],
+    while_waiting: Callable[[], None],
+    transport: httpx.BaseTransport | None,
 ) -> Client:
-    """Returns a client; one with a transport of its own asks no proxy, for none can reach this machine's loopback."""
     try:
-        return Client(url, retry_s=retry_s, transport=transport, on_wait=on_wait)
+        return Client(url, retry_s=retry_s, transport=transport, on_wait=on_wait, while_waiting=while_waiting)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error

@@ -786,10 +786,11 @@ def test_both_clients_have_the_same_calls():
         assert sync == awaited, name
         if name != "stream_guidance":  # an iterator, and an asynchronous one
             assert signatures[0].return_annotation == signatures[1].return_annotation, name
-    shared = [inspect.signature(kind.__init__).parameters for kind in (Client, AsyncClient)]
-    assert [(p.name, p.default, p.kind) for p in shared[0].values()] == [
-        (p.name, p.default, p.kind) for p in shared[1].values()
-    ]
+    sync, awaited = (
+        [(p.name, p.default, p.kind) for p in inspect.signature(kind.__init__).parameters.values()]
+        for kind in (Client, AsyncClient)
+    )
+    assert [each for each in sync if each[0] != "while_waiting"] == awaited  # an event loop has other tasks meanwhile
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ TORCH_FREE = [
     "hintwise/client_address.py",
     "hintwise/client_answers.py",
     "hintwise/client_core.py",
-    "hintwise/client_transport.py",
     "hintwise/digests.py",
     "hintwise/errors.py",
     "hintwise/fields.py",

@@ -1,8 +1,8 @@
 from types import SimpleNamespace
 
+import httpx
 import pytest
 
-from hintwise.client_transport import DirectTransport
 from hintwise.errors import ServiceUnreachable
 from worker import connection
 from worker.config import ServiceSettings
@@ -67,7 +67,7 @@ def test_without_an_address_a_service_is_started_and_ended(opened, tmp_path):
     with open_connection(tmp_path, [], []):
         assert opened.url == OwnService.last.url
         assert OwnService.last.model == "embedded"
-        assert isinstance(opened.settings["transport"], DirectTransport)  # no proxy in between
+        assert isinstance(opened.settings["transport"], httpx.HTTPTransport)  # no proxy in between
     assert OwnService.last.ended
 
 
@@ -88,19 +88,11 @@ def test_a_service_of_our_own_that_died_is_started_again_when_a_call_waits(opene
     assert waited == [("service unreachable", 1.5), ("service unreachable", 2.5)]
 
 
-def test_a_named_service_is_used_and_waited_for_briefly(opened, tmp_path, monkeypatch):
-    monkeypatch.setattr(connection, "getproxies", dict)
+def test_a_named_service_is_used_and_waited_for_briefly(opened, tmp_path):
     with open_connection(tmp_path, [], [], service_url="http://elsewhere:8000", service_timeout_s=77):
         assert (opened.url, opened.settings["retry_s"]) == ("http://elsewhere:8000", 77)
-        assert isinstance(opened.settings["transport"], DirectTransport)
+        assert opened.settings["transport"] is None  # as httpx finds the way, through a proxy where there is one
         assert opened.start_timeout_s == connection.START_TIMEOUT_S <= 10
-
-
-@pytest.mark.parametrize(("url", "proxies"), [("https://elsewhere", {}), ("http://elsewhere", {"http": "http://p"})])
-def test_a_service_behind_tls_or_a_proxy_is_reached_as_httpx_does(opened, tmp_path, monkeypatch, url, proxies):
-    monkeypatch.setattr(connection, "getproxies", lambda: proxies)
-    with open_connection(tmp_path, [], [], service_url=url):
-        assert opened.settings["transport"] is None
 
 
 def test_an_address_that_cannot_be_used_is_wrong_usage(tmp_path):
