@@ -144,6 +144,37 @@ async def test_concurrent_requests_of_other_lengths_change_nothing(service, happ
             assert all(agree(hint, other) for hint, other in zip(a["hints"], b["hints"], strict=True))
 
 
+async def test_a_prompt_that_fails_harms_nobody_who_shares_the_others(service, happens, monkeypatch):
+    """Equal prompts of several clients are one row; a failure is found all the same, and named by its observation."""
+    generator, queue = service.engine.hints, service.engine.guidance_queue
+    poison, model = list(generator.encoder.encode(guidance_prompt("pole 13"))), generator._model
+    poisoned = [
+        {"observations": [TEXT, "pole 13"], "num_hints": 2, "seed": 1},
+        {"observations": [TEXT, "pole 13", TEXT], "temperature": 0},
+    ]
+    healthy = [{"observations": [TEXT], "num_hints": 2, "seed": 1}, {"observations": [TEXT], "temperature": 0}]
+    alone = [await service.ask("/guidance", request) for request in healthy]
+
+    def failing(**inputs):
+        if any(row[-len(poison) :] == poison for row in inputs["input_ids"].tolist()):
+            raise RuntimeError("out of memory")
+        return model(**inputs)
+
+    monkeypatch.setattr(generator, "_model", failing)
+    asked = []
+    async with service.blocked_thread():
+        for request in (poisoned[0], healthy[0], poisoned[1], healthy[1]):
+            before = queue.queued_tokens
+            answer = service.refused("/guidance", request, 500) if request in poisoned else None
+            asked.append(asyncio.create_task(answer or service.ask("/guidance", request)))
+            await happens(lambda before=before: queue.queued_tokens > before)
+    refused, first, refused_too, second = await asyncio.gather(*asked)
+    assert [set(refusal.fields) for refusal in (refused, refused_too)] == [{"observations[1]"}] * 2
+    for given, wanted in zip((first, second), alone, strict=True):
+        ours, theirs = (answer["results"][0]["hints"] for answer in (given, wanted))
+        assert all(agree(hint, other) for hint, other in zip(ours, theirs, strict=True))
+
+
 async def test_finish_reason_tells_why_a_hint_ended(service):
     reasons = {}
     for max_new_tokens in (1, 64):
