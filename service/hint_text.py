@@ -8,10 +8,14 @@
 
 Whatever was held back at the end comes as the last piece, so that the pieces together are the
 text of the whole hint.
+
+Nothing is decoded over and over: behind whole characters the decoder has nothing in mind, so
+that what follows can be told from the last token given alone.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
 
 UNFINISHED = "\ufffd"
 """What a decoder writes for bytes that are no character, or not one yet."""
+MAX_CHARACTER_BYTES = 4
+BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+"""A single byte in a vocabulary of text. A run of them is decoded as a whole: one wrong byte spoils all before it."""
 
 
 def hint_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
@@ -36,25 +43,44 @@ class HintText:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._token_ids: list[int] = []
+        self._special_ids = frozenset(tokenizer.all_special_ids)
+        self._num_tokens = 0
         self._num_given = 0
+        self._token_ids: list[int] = []  # the last token whose text is known, and those that came since
+        self._known = ""  # text of the first of these, where it is known
+        self._space = ""  # known, but perhaps the end of the hint
 
     def add(self, place: int, token: int) -> str:
         """Returns the text that the token at `place` completes, often none; a place known already adds nothing."""
-        if place < len(self._token_ids):
+        if place < self._num_tokens:
             return ""
+        self._num_tokens += 1
+        if token in self._special_ids:
+            return ""  # it has no text, and what is before it may go on behind it
         self._token_ids.append(token)
-        settled = _decoded(self._tokenizer, self._token_ids).rstrip(UNFINISHED).strip()
-        return self._give(settled)
+        if self._awaits_bytes(token):
+            return ""
+        text = _decoded(self._tokenizer, self._token_ids)
+        piece = self._space + text[len(self._known) :]
+        self._token_ids, self._known = [token], _decoded(self._tokenizer, [token])
+        if not self._num_given:
+            piece = piece.lstrip()
+        given = piece.rstrip()
+        self._space = piece[len(given) :]
+        self._num_given += len(given)
+        return given
 
     def rest(self, text: str) -> str:
         """Returns what has not been given of `text`, the whole hint."""
-        return self._give(text)
-
-    def _give(self, text: str) -> str:
         piece = text[self._num_given :]
         self._num_given = max(self._num_given, len(text))
         return piece
+
+    def _awaits_bytes(self, token: int) -> bool:
+        """Whether the text ends within a character, as far as the bytes of one character tell."""
+        if BYTE_TOKEN.fullmatch(str(self._tokenizer.convert_ids_to_tokens(token))):
+            return True
+        return _decoded(self._tokenizer, self._token_ids[-MAX_CHARACTER_BYTES:]).endswith(UNFINISHED)
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
