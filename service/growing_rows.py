@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hintwise.language_model import LanguageModel
-from hintwise.tokens import TokenIds
+from hintwise.phrases import TokenIds
 
 
 class GrowingRows:
