@@ -11,6 +11,7 @@ import os
 from io import FileIO
 from pathlib import Path
 
+import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -21,10 +22,13 @@ from service.request_context import CLIENT_LEFT, count_as
 from service.weight_upload import SAFETENSORS
 
 READ_BYTES = 2**20
+MAX_IDLE_S = 30.0
+"""Time in which a reader must have made room for the next part; a slow one may take as long as it likes in all."""
+log = structlog.get_logger("service")
 
 
 class KeptFile(Response):
-    """Sends a file until its end, or until the reader leaves.
+    """Sends a file until its end, or until the reader leaves or stops reading.
 
     Args:
         path: Of a retained version.
@@ -51,10 +55,14 @@ class KeptFile(Response):
                 await while_connected(Request(scope, receive), self._send(file, send))
             except ClientDisconnect:
                 count_as(scope, CLIENT_LEFT)
+            except TimeoutError:
+                log.warning("reader of weights stopped reading", file=self._path.name, idle_s=MAX_IDLE_S)
+                count_as(scope, CLIENT_LEFT)
 
     async def _send(self, file: FileIO, send: Send) -> None:
         self.headers["content-length"] = str(os.fstat(file.fileno()).st_size)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         while chunk := await asyncio.to_thread(file.read, READ_BYTES):
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            async with asyncio.timeout(MAX_IDLE_S):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})

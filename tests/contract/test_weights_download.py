@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from hintwise.digests import sha256_of
+from service import weight_download
 from service.weight_download import READ_BYTES, KeptFile
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -57,6 +58,21 @@ async def test_a_reader_who_leaves_ends_it(tmp_path):
     scope = {"type": "http"}
     await asyncio.wait_for(KeptFile(path)(scope, receive, send), PATIENCE_S)
     assert scope["hintwise.counted_status"] == 499
+
+
+async def test_a_reader_who_stays_and_takes_nothing_is_not_waited_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(weight_download, "MAX_IDLE_S", 0.01)
+    path = tmp_path / "policy-000001.safetensors"
+    path.write_bytes(b"x")
+
+    async def send(message):
+        if message["type"] == "http.response.body":
+            await _nothing()
+
+    scope = {"type": "http"}
+    await asyncio.wait_for(KeptFile(path)(scope, _nothing, send), PATIENCE_S)
+    assert scope["hintwise.counted_status"] == 499
+    assert "stopped reading" in "".join(capsys.readouterr())
 
 
 async def _nothing():
