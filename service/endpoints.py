@@ -44,16 +44,12 @@ def _pattern(template: str) -> re.Pattern[str]:
 _BY_PATH: dict[str, list[Endpoint]] = {}
 for (_method, _template), _scope in ENDPOINTS.items():
     _BY_PATH.setdefault(_template, []).append(Endpoint(_method, _template, _scope))
+_AT_FIXED_PATHS = {path: tuple(listed) for path, listed in _BY_PATH.items() if "{" not in path}
 _WITH_PARAMETERS = [(_pattern(template), listed) for template, listed in _BY_PATH.items() if "{" in template]
-_AT_FIXED_PATHS = {  # found once: every request asks twice
-    path: (*listed, *(other for pattern, others in _WITH_PARAMETERS if pattern.fullmatch(path) for other in others))
-    for path, listed in _BY_PATH.items()
-    if "{" not in path
-}
 
 
 def endpoints_at(path: str) -> tuple[Endpoint, ...]:
-    """Returns what is answered at a decoded path, those with the path itself before those with a parameter.
+    """Returns what is answered at a decoded path; a path in the table is nobody's parameter.
 
     The whole path has to match: Starlette's own patterns end in `$`, which forgives a line break.
     """

@@ -92,9 +92,7 @@ async def _from_router(request: Request, error: Exception) -> Response:
 
 def nothing_answers(method: str, path: str) -> HintwiseError:
     """Returns what to tell a caller whose method and path no endpoint has."""
-    listed = endpoints_at(path)
-    itself = [endpoint for endpoint in listed if endpoint.template == path]  # else it is somebody's parameter
-    allowed = sorted({endpoint.method for endpoint in itself or listed})
+    allowed = sorted({endpoint.method for endpoint in endpoints_at(path)})
     if allowed:
         return NotAnswered(f"{method} is not answered at {path}; /docs lists the methods", allowed)
     return NotFound(f"there is nothing at {path}; /docs lists the endpoints")

@@ -27,6 +27,7 @@ from hintwise.schemas import (
     WeightsInfo,
 )
 from service.engine import Engine, model_info
+from service.problems import nothing_answers
 from service.request_context import CLIENT_LEFT
 from service.reward_scorer import SCORERS
 from service.weight_download import KeptFile
@@ -94,6 +95,8 @@ async def download_weights(
     engine: CurrentEngine, policy_version: Annotated[str, Path(description="A retained version.")]
 ) -> Response:
     """Streams a retained version as a safetensors file."""
+    if policy_version == "rollback":  # the router tries other paths before it refuses a method
+        raise nothing_answers("GET", "/weights/rollback")
     return KeptFile(engine.store.path_of(_version_number(policy_version)))
 
 

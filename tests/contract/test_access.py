@@ -31,7 +31,6 @@ NEEDED = {  # the contract, written out here a second time
     ("PUT", "/weights"): "admin",
     ("POST", "/weights/rollback"): "admin",
     ("GET", "/weights/1"): "admin",
-    ("GET", "/weights/rollback"): "admin",
     ("GET", "/metrics"): "admin",
 }
 BODIES = {
@@ -188,6 +187,12 @@ async def test_another_method_gets_no_further(guarded, method, path):
     refusal = await guarded.refused(path, status=405, method=method, headers=bearer(TOKENS["guide"]))
     allowed = {m for (m, p) in [*NEEDED, ("GET", "/livez")] if p == path}
     assert set(refusal.response.headers["allow"].split(", ")) == allowed
+
+
+async def test_a_path_of_its_own_is_no_version_of_the_weights(guarded):
+    await guarded.refused("/weights/rollback", status=401, method="GET")
+    for token in TOKENS.values():
+        await guarded.refused("/weights/rollback", status=405, method="GET", headers=bearer(token))
 
 
 @pytest.mark.parametrize(

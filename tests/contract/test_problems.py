@@ -120,6 +120,7 @@ async def test_an_unknown_path_is_404(service, path):
         ("DELETE", "/weights", {"GET", "PUT"}),
         ("POST", "/weights/1", {"GET"}),
         ("PUT", "/weights/rollback", {"POST"}),
+        ("GET", "/weights/rollback", {"POST"}),
         ("POST", "/info", {"GET"}),
         ("POST", "/readyz", {"GET"}),
     ],
