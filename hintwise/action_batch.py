@@ -29,11 +29,12 @@ class ScoredPrompt(NamedTuple):
 
     @property
     def num_rows(self) -> int:
-        return 1
+        return self.candidates.num_rows
 
     @property
     def num_tokens(self) -> int:
-        return len(self.prompt) + self.candidates.num_nodes
+        """Tokens of its longest row."""
+        return len(self.prompt) + self.candidates.num_row_tokens
 
 
 class Deciding(NamedTuple):
@@ -46,9 +47,10 @@ class Deciding(NamedTuple):
 
 @dataclass(frozen=True)
 class PhraseBatch:
-    """B prompts with their candidate phrases, a row each."""
+    """B prompts with their candidate phrases, one row or several each."""
 
     rows: TokenRows
+    first_rows: Tensor | None  # (B,) the first row of each; None where each has one
     scored_places: Tensor | None  # (M,) places read, as row * K + k, whose next token is scored; None: all of them
     token_places: Tensor  # (B, A, J) which of the M predicts each phrase token
     token_ids: Tensor  # (B, A, J) phrase tokens
@@ -62,6 +64,7 @@ class PhraseBatch:
             return self
         return PhraseBatch(
             rows=self.rows.to(device),
+            first_rows=None if self.first_rows is None else self.first_rows.to(device),
             scored_places=None if self.scored_places is None else self.scored_places.to(device),
             token_places=self.token_places.to(device),
             token_ids=self.token_ids.to(device),
@@ -97,10 +100,16 @@ def collate(
         candidates: (B,) actions of each prompt, all for one readout; repeats are free.
         prefix_length: Tokens that all prompts begin with, to be read once; less than any prompt has.
     """
-    rows = lay_out(prompts, candidates, prefix_length=prefix_length)
+    trees = [tree for each in candidates for tree in each.trees]
+    repeated = prompts if len(trees) == len(prompts) else _per_row(prompts, candidates)
+    rows = lay_out(repeated, trees, prefix_length=prefix_length)
     if isinstance(candidates[0], HeadColumns):  # a policy has one readout, so one of them tells
         return _with_columns(rows, cast("Sequence[HeadColumns]", candidates))
     return _with_phrases(rows, cast("Sequence[PhraseSet]", candidates))
+
+
+def _per_row(prompts: Sequence[TokenIds], candidates: Sequence[Candidates]) -> list[TokenIds]:
+    return [prompt for prompt, each in zip(prompts, candidates, strict=True) for _ in each.trees]
 
 
 def _with_columns(rows: TokenRows, candidates: Sequence[HeadColumns]) -> HeadBatch:
@@ -114,7 +123,9 @@ def _with_phrases(rows: TokenRows, candidates: Sequence[PhraseSet]) -> PhraseBat
     num_tokens = max(phrases.layout.token_ids.shape[1] for phrases in distinct)
     token_places, token_ids = np.zeros((2, len(candidates), num_actions, num_tokens), dtype=np.int64)
     token_mask = np.zeros((len(candidates), num_actions, num_tokens), dtype=bool)
-    first_place, scored_places = _scored(candidates, rows.read_columns.shape[1])
+    num_rows = np.array([phrases.num_rows for phrases in candidates])
+    first_rows = np.cumsum(num_rows) - num_rows  # (B,)
+    first_place, scored_places = _scored(candidates, first_rows, rows.read_columns.shape[1])
     for phrases in distinct:  # one pass a distinct list of actions, not one an item
         alike = [i for i, each in enumerate(candidates) if each is phrases] if len(distinct) > 1 else slice(None)
         layout = phrases.layout
@@ -126,6 +137,7 @@ def _with_phrases(rows: TokenRows, candidates: Sequence[PhraseSet]) -> PhraseBat
     places = None if scored_places is None else torch.from_numpy(scored_places)
     return PhraseBatch(
         rows=rows,
+        first_rows=torch.from_numpy(first_rows) if len(rows.input_ids) > len(candidates) else None,
         scored_places=places,
         token_places=torch.from_numpy(token_places),
         token_ids=torch.from_numpy(token_ids),
@@ -135,18 +147,20 @@ def _with_phrases(rows: TokenRows, candidates: Sequence[PhraseSet]) -> PhraseBat
     )
 
 
-def _scored(candidates: Sequence[PhraseSet], num_reads: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+def _scored(
+    candidates: Sequence[PhraseSet], first_rows: NDArray[np.int64], num_reads: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
     """Returns where each item's scored places begin, (B,), and all of them, or None where every place is scored."""
-    counts = np.array([phrases.num_nodes + 1 for phrases in candidates])
-    if counts.min() == num_reads:
-        return np.arange(len(candidates)) * num_reads, None
-    return np.cumsum(counts) - counts, np.flatnonzero(np.arange(num_reads) < counts[:, None])
+    counts = np.array([len(tree.nodes) + 1 for phrases in candidates for tree in phrases.trees])  # (R,)
+    starts = np.cumsum(counts) - counts
+    everywhere = counts.min() == num_reads
+    return starts[first_rows], None if everywhere else np.flatnonzero(np.arange(num_reads) < counts[:, None])
 
 
 def _deciding(token_ids: NDArray[np.int64], candidates: Sequence[PhraseSet], num_reads: int) -> Deciding | None:
     if not all(phrases.one_token_decides for phrases in dict.fromkeys(candidates)):
         return None
-    last = np.array([phrases.num_nodes for phrases in candidates])  # a single chain: as many nodes as tokens before
+    last = np.array([phrases.num_positions for phrases in candidates])  # a single chain, each in one row
     items = np.arange(len(candidates))
     return Deciding(
         places=torch.from_numpy(items * num_reads + last),

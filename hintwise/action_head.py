@@ -15,13 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hintwise.digests import sha256_of
 from hintwise.errors import InvalidRequest, Offence
 from hintwise.fields import check_action_list
-from hintwise.phrases import TokenIds
+from hintwise.phrases import NO_TREE, Tree
 
 MAX_SHOWN_CHARS = 300
 """A list may have 256 phrases; the beginning tells which one it is."""
@@ -33,13 +30,10 @@ class HeadColumns:
 
     columns: tuple[int, ...]
 
-    nodes: ClassVar[TokenIds] = ()
-    """Nothing follows the prompt."""
-    num_nodes: ClassVar[int] = 0
+    trees: ClassVar[tuple[Tree, ...]] = (NO_TREE,)
+    num_rows: ClassVar[int] = 1
+    num_row_tokens: ClassVar[int] = 0
     num_positions: ClassVar[int] = 0
-    depths: ClassVar[tuple[int, ...]] = ()
-    branches: ClassVar[bool] = False
-    ancestors: ClassVar[NDArray[np.bool_]] = np.zeros((0, 0), dtype=bool)
 
     @property
     def num_actions(self) -> int:

@@ -178,7 +178,7 @@ def check(canary: Canary, log_probs: Sequence[Sequence[float]], *, beta: float, 
 
 
 def _padded_tokens(encoded: Sequence[ScoredPrompt]) -> int:
-    return len(encoded) * max(each.num_tokens for each in encoded)
+    return sum(each.num_rows for each in encoded) * max(each.num_tokens for each in encoded)
 
 
 def _rejected(detail: str, place: str, message: str) -> WeightsRejected:

@@ -130,8 +130,10 @@ class Policy(nn.Module):
         """
         if prefix is None and batch.rows.prefix_length:
             prefix = self._trunk_forward.encode_prefix(batch.rows.prefix_ids)
-        hidden = self._trunk_forward.hidden_states(batch.rows, prefix)  # (B, K, H)
-        ends = hidden[:, 0].float()  # (B, H) of the last prompt tokens
+        hidden = self._trunk_forward.hidden_states(batch.rows, prefix)  # (R, K, H)
+        ends = hidden[:, 0].float()  # (R, H) of the last prompt tokens
+        if isinstance(batch, PhraseBatch) and batch.first_rows is not None:
+            ends = ends.index_select(0, batch.first_rows)  # (B, H)
         if isinstance(batch, HeadBatch):
             scores = self.action_head(ends).gather(1, batch.columns)
         elif only_log_probs and batch.deciding is not None:
@@ -143,7 +145,7 @@ class Policy(nn.Module):
         return PolicyOutput(scores, torch.log_softmax(scores, dim=-1), values)
 
     def _phrase_scores(self, hidden: Tensor, batch: PhraseBatch) -> Tensor:
-        """Returns beta * s_k / n_k ** alpha, shape (B, A), from the states of all places read, (B * K, H)."""
+        """Returns beta * s_k / n_k ** alpha, shape (B, A), from the states of all places read, (R * K, H)."""
         scored = hidden if batch.scored_places is None else hidden.index_select(0, batch.scored_places)
         logits = self.trunk.get_output_embeddings()(scored).float()  # (M, V)
         token_logits = logits[batch.token_places, batch.token_ids]  # (B, A, J)

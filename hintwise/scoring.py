@@ -11,6 +11,7 @@ is the sum over those who asked for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple, cast
 
 import torch
@@ -122,12 +123,15 @@ def _by_length(prompts: Sequence[ScoredPrompt], indices: list[int]) -> list[list
 
 
 def _parts(prompts: Sequence[ScoredPrompt], group: Group, max_tokens: int) -> list[Group]:
-    """Returns a group in parts of equal size, as few as the limit allows."""
+    """Returns a group in parts of about equal size, as few as the limit allows."""
     longest = max(prompts[i].num_tokens for i in group.indices) - len(group.prefix)
-    most = max(1, max_tokens // longest)
-    num_parts = -(-len(group.indices) // most)
-    size = -(-len(group.indices) // num_parts)
-    return [Group(group.prefix, group.indices[start : start + size]) for start in range(0, len(group.indices), size)]
+    ends = list(accumulate(prompts[i].num_rows for i in group.indices))
+    num_parts = -(-ends[-1] // max(1, max_tokens // longest))
+    size = -(-ends[-1] // num_parts)  # rows of a part
+    parts: dict[int, list[int]] = {}
+    for i, end in zip(group.indices, ends, strict=True):
+        parts.setdefault((end - 1) // size, []).append(i)
+    return [Group(group.prefix, indices) for indices in parts.values()]
 
 
 def _forward(

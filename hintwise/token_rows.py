@@ -14,27 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-TokenIds = tuple[int, ...]
-
-
-class Tree(Protocol):
-    """Tokens that grow from the end of a prompt; see `PhraseSet`."""
-
-    @property
-    def nodes(self) -> TokenIds: ...
-    @property
-    def branches(self) -> bool: ...
-    @property
-    def depths(self) -> tuple[int, ...]: ...
-    @property
-    def ancestors(self) -> NDArray[np.bool_]: ...
+from hintwise.phrases import TokenIds, Tree
 
 
 class Branches(NamedTuple):

@@ -113,18 +113,12 @@ def _parts(whole: Sequence[ScoredPrompt], max_tokens: int) -> tuple[list[ScoredP
 
 
 def _split(phrases: PhraseSet, num_prompt_tokens: int, max_tokens: int) -> list[PhraseSet]:
-    """Returns the candidates in runs that add at most `max_tokens` to a prompt with it; a single one may need more."""
-    if num_prompt_tokens + phrases.num_nodes <= max_tokens:
+    """Returns the candidates in runs of at most `max_tokens` padded tokens; a single one may need more."""
+    if phrases.num_actions == 1 or phrases.num_rows * (num_prompt_tokens + phrases.num_row_tokens) <= max_tokens:
         return [phrases]
-    token_ids, parts, start = phrases.token_ids, [], 0
-    nodes: set[tuple[int, ...]] = set()
-    for i, phrase in enumerate(token_ids):
-        own = {phrase[:length] for length in range(1, len(phrase))}
-        if i > start and num_prompt_tokens + len(nodes | own) > max_tokens:
-            parts.append(PhraseSet.of(token_ids[start:i]))
-            start, nodes = i, set()
-        nodes |= own
-    return [*parts, PhraseSet.of(token_ids[start:])]
+    middle = phrases.num_actions // 2
+    halves = PhraseSet.of(phrases.token_ids[:middle]), PhraseSet.of(phrases.token_ids[middle:])
+    return [part for half in halves for part in _split(half, num_prompt_tokens, max_tokens)]
 
 
 def _chosen(

@@ -209,7 +209,7 @@ async def test_a_split_keeps_every_candidate_in_order(service):
         parts = _split(phrases, len(prompt), budget)
         assert [ids for part in parts for ids in part.token_ids] == list(phrases.token_ids)
         for part in parts:
-            tokens = len(prompt) + part.num_nodes
+            tokens = part.num_rows * (len(prompt) + part.num_row_tokens)
             assert tokens <= budget or len(part.token_ids) == 1
 
 

@@ -74,9 +74,9 @@ def test_a_batch_reads_each_prompt_alone_and_gathers_its_own_columns():
 
 def test_a_head_adds_nothing_behind_the_prompt():
     columns = HeadActions(ACTIONS).columns(ACTIONS)
-    assert (columns.num_nodes, columns.num_positions, columns.num_actions) == (0, 0, 3)
+    assert (columns.num_rows, columns.num_row_tokens, columns.num_positions, columns.num_actions) == (1, 0, 0, 3)
     phrases = PhraseSet.of([(1, 2), (3, 4), (5,)])
-    assert (phrases.num_nodes, phrases.num_positions, phrases.num_actions) == (2, 1, 3)
+    assert (phrases.num_rows, phrases.num_row_tokens, phrases.num_positions, phrases.num_actions) == (1, 2, 1, 3)
 
 
 def test_phrases_are_laid_out_as_phrases():

@@ -46,7 +46,7 @@ def test_prompts_beyond_the_limits_are_left_out(policy, encoder):
 
 
 def test_no_canary_where_not_one_prompt_is_small_enough(policy, encoder):
-    long = tuple(f"{n} " * 14 for n in range(1, 256))  # fourteen nodes each, behind one prompt
+    long = tuple(f"{n} " * 14 for n in range(1, 256))  # fourteen nodes each, in several rows behind one prompt
     assert canary.canary_of(policy, encoder, [action_prompt("cart 1 " * 400)], [long]) is None
 
 

@@ -5,7 +5,7 @@ import weakref
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hintwise.action_batch import collate
@@ -14,6 +14,11 @@ from hintwise.token_rows import lay_out
 
 phrase = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
 item = st.tuples(st.lists(st.integers(6, 9), min_size=3, max_size=6).map(tuple), st.lists(phrase, min_size=1))
+
+
+@pytest.fixture(params=[256, 2], ids="trees of {}".format)
+def small_trees(request, monkeypatch):
+    monkeypatch.setattr("hintwise.phrases.MAX_TREE_NODES", request.param)
 
 
 def path(rows, row, column):
@@ -25,24 +30,34 @@ def path(rows, row, column):
 
 
 def test_a_common_beginning_is_one_node():
-    tree = PhraseSet.of([(1, 2), (1, 3)])
+    [tree] = PhraseSet.of([(1, 2), (1, 3)]).trees
     assert (tree.nodes, tree.parents, tree.depths) == ((1,), (-1,), (0,))
     assert not tree.branches
 
 
 def test_a_beginning_of_another_adds_nothing():
-    tree = PhraseSet.of([(4,), (1, 2), (1, 3, 5)])
+    phrases = PhraseSet.of([(4,), (1, 2), (1, 3, 5)])
+    [tree] = phrases.trees
     assert (tree.nodes, tree.parents, tree.depths) == ((1, 3), (-1, 0), (0, 1))
     assert not tree.branches
-    assert tree.num_positions == 2
+    assert phrases.num_positions == 2
 
 
 def test_different_beginnings_branch_and_see_nothing_of_each_other():
-    tree = PhraseSet.of([(1, 2, 3), (4, 5)])
+    phrases = PhraseSet.of([(1, 2, 3), (4, 5)])
+    [tree] = phrases.trees
     assert (tree.nodes, tree.parents, tree.depths) == ((1, 2, 4), (-1, 0, -1), (0, 1, 0))
     assert tree.branches
     assert tree.ancestors.tolist() == [[True, False, False], [True, True, False], [False, False, True]]
-    assert tree.num_positions == 2
+    assert phrases.num_positions == 2
+
+
+def test_many_long_phrases_become_several_trees(monkeypatch):
+    monkeypatch.setattr("hintwise.phrases.MAX_TREE_NODES", 3)
+    phrases = PhraseSet.of([(1, 2, 3), (1, 4), (5, 6), (7, 8, 9, 9, 9), (8,)])
+    assert [tree.nodes for tree in phrases.trees] == [(1, 2, 5), (7, 8, 9, 9)]
+    assert phrases.read_at == ((0, 1, 2), (0, 1), (0, 3), (4, 5, 6, 7, 8), (4,))
+    assert (phrases.num_rows, phrases.num_row_tokens, phrases.num_positions) == (2, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -60,27 +75,29 @@ def test_one_token_decides_where_the_rest_is_common(phrases, decides):
 
 
 @given(st.lists(item, min_size=1, max_size=6), st.integers(0, 2))
-def test_every_phrase_token_is_scored_where_its_own_beginning_ends(items, prefix_length):
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_phrase_token_is_scored_where_its_own_beginning_ends(small_trees, items, prefix_length):
     prompts = [(6,) * prefix_length + prompt for prompt, _ in items]
     batch = collate(prompts, [PhraseSet.of(phrases) for _, phrases in items], prefix_length=prefix_length)
     rows = batch.rows
     num_reads = rows.read_columns.shape[1]
-    places = list(range(len(items) * num_reads)) if batch.scored_places is None else batch.scored_places.tolist()
-    for b, (prompt, (_, phrases)) in enumerate(zip(prompts, items, strict=True)):
-        assert path(rows, b, rows.read_columns[b, 0]) == list(prompt)
+    places = list(range(rows.read_columns.numel())) if batch.scored_places is None else batch.scored_places.tolist()
+    firsts = range(len(items)) if batch.first_rows is None else batch.first_rows.tolist()
+    for b, (prompt, (_, phrases), first) in enumerate(zip(prompts, items, firsts, strict=True)):
+        assert path(rows, first, rows.read_columns[first, 0]) == list(prompt)
         assert batch.action_mask[b].sum() == len(phrases)
         for a, tokens in enumerate(phrases):
             assert batch.token_mask[b, a].sum() == len(tokens)
             for j, token in enumerate(tokens):
                 assert batch.token_ids[b, a, j] == token
                 row, read = divmod(places[batch.token_places[b, a, j]], num_reads)
-                assert row == b
                 assert path(rows, row, rows.read_columns[row, read]) == [*prompt, *tokens[:j]]
 
 
 @given(st.lists(item, min_size=1, max_size=6))
 def test_positions_count_what_a_token_sees(items):
-    rows = lay_out([prompt for prompt, _ in items], [PhraseSet.of(phrases) for _, phrases in items], prefix_length=2)
+    trees = [PhraseSet.of(phrases).trees[0] for _, phrases in items]
+    rows = lay_out([prompt for prompt, _ in items], trees, prefix_length=2)
     if rows.branches is not None:
         for row, columns in enumerate(rows.read_columns.tolist()):
             for column in columns:
@@ -128,5 +145,5 @@ def test_the_layout_of_phrases_lives_no_longer_than_they():
 
 
 def test_what_a_node_sees_is_itself_and_those_above():
-    tree = PhraseSet.of([(1, 2, 3, 4), (1, 2, 5, 6), (7, 8)])
+    [tree] = PhraseSet.of([(1, 2, 3, 4), (1, 2, 5, 6), (7, 8)]).trees
     assert np.flatnonzero(tree.ancestors[3]).tolist() == [0, 1, 3]  # 1, 2 and 5

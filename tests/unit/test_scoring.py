@@ -28,9 +28,10 @@ questions = st.lists(question, min_size=1, max_size=24)
 
 @pytest.fixture(autouse=True)
 def small_thresholds(monkeypatch):
-    """Few prompts are enough then for every path to be taken."""
+    """Few prompts and short phrases are enough then for every path to be taken."""
     monkeypatch.setattr(scoring, "MIN_SHARED_TOKENS", 8)
     monkeypatch.setattr(scoring, "MIN_PADDING_SAVED", 4)
+    monkeypatch.setattr("hintwise.phrases.MAX_TREE_NODES", 4)
 
 
 @pytest.fixture(scope="module", params=[None, (0.0, 1.0), (1.0, 3.0)], ids=["head", "alpha 0", "alpha 1, beta 3"])
@@ -133,9 +134,10 @@ def test_equal_prompts_are_one_row_and_a_prefix_is_encoded_once(policy, encoder,
 
 def test_equal_prompts_with_other_actions_are_rows_of_their_own(policy, encoder, monkeypatch):
     rows, _ = counted(policy, monkeypatch)
+    prompts = scored(policy, encoder, [("", [1], actions) for actions in ACTION_LISTS * 2])
     with torch.no_grad():
-        score(policy, scored(policy, encoder, [("", [1], actions) for actions in ACTION_LISTS * 2]))
-    assert sum(num_rows for num_rows, _ in rows) == len(ACTION_LISTS)
+        score(policy, prompts)
+    assert sum(num_rows for num_rows, _ in rows) == sum(prompt.num_rows for prompt in prompts) // 2
 
 
 def test_a_prefix_given_is_not_encoded_again(policy, encoder, monkeypatch):

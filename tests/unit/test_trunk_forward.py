@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from hintwise.gpt2_forward import GPT2Forward
-from hintwise.phrases import PhraseSet
+from hintwise.phrases import NO_TREE, PhraseSet
 from hintwise.token_rows import lay_out
 from hintwise.trunk_forward import TransformersForward
 
@@ -58,6 +58,15 @@ def pair(request):
     return model, kind(model)
 
 
+def beginnings(listed):
+    """Each beginning of each phrase, and the place that it is read at."""
+    return {
+        (phrase[:length], place)
+        for phrase, places in zip(listed.token_ids, listed.read_at, strict=True)
+        for length, place in enumerate(places)
+    }
+
+
 def expected(model, path):
     return model.base_model(input_ids=torch.tensor([path]), use_cache=False).last_hidden_state[0, -1]
 
@@ -72,13 +81,14 @@ items = st.lists(st.tuples(st.lists(token, min_size=1, max_size=9).map(tuple), p
 def test_hidden_states_are_those_of_each_path_alone(pair, items, prefix):
     model, forward = pair
     prefix = prefix if forward.takes_prefix else ()
-    trees = [PhraseSet.of(listed) for _, listed in items]
+    listed = [PhraseSet.of(each) for _, each in items]
+    trees = [each.trees[0] for each in listed]
     rows = lay_out([prefix + prompt for prompt, _ in items], trees, prefix_length=len(prefix))
     with torch.no_grad():
         encoded = forward.encode_prefix(rows.prefix_ids) if prefix else None
         hidden = forward.hidden_states(rows, encoded)
         for b, (prompt, _) in enumerate(items):
-            for beginning, place in trees[b].read_at.items():
+            for beginning, place in beginnings(listed[b]):
                 wanted = expected(model, [*prefix, *prompt, *beginning])
                 torch.testing.assert_close(hidden[b, place], wanted, atol=2e-5, rtol=2e-5)
 
@@ -99,9 +109,9 @@ def test_gpt2_with_a_variation_runs_as_transformers_wrote_it(name):
 @pytest.mark.parametrize("prefix", [(), (3, 4, 5)])
 def test_gradients_are_those_of_transformers(prefix):
     model = gpt2()
-    forward, tree = GPT2Forward(model), PhraseSet.of([(1, 2), (7, 8)])
+    forward, listed = GPT2Forward(model), PhraseSet.of([(1, 2), (7, 8)])
     prompts = [(9, 9, 1), (8,), (7, 6, 5, 4)]
-    rows = lay_out([prefix + prompt for prompt in prompts], [tree] * 3, prefix_length=len(prefix))
+    rows = lay_out([prefix + prompt for prompt in prompts], [*listed.trees] * 3, prefix_length=len(prefix))
     encoded = forward.encode_prefix(rows.prefix_ids) if prefix else None
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(3, 3, 16, generator=generator)
@@ -109,7 +119,7 @@ def test_gradients_are_those_of_transformers(prefix):
     ours = {name: parameter.grad.clone() for name, parameter in model.transformer.named_parameters()}
     model.zero_grad()
     for b, prompt in enumerate(prompts):
-        for beginning, place in tree.read_at.items():
+        for beginning, place in beginnings(listed):
             (expected(model, [*prefix, *prompt, *beginning]) * weights[b, place]).sum().backward()
     for name, parameter in model.transformer.named_parameters():
         torch.testing.assert_close(ours[name], parameter.grad, atol=1e-5, rtol=1e-4, msg=name)
@@ -117,7 +127,7 @@ def test_gradients_are_those_of_transformers(prefix):
 
 def test_weights_changed_in_place_are_seen():
     model = gpt2()
-    forward, rows = GPT2Forward(model), lay_out([(1, 2, 3)], [PhraseSet.of([(4,)])])
+    forward, rows = GPT2Forward(model), lay_out([(1, 2, 3)], [NO_TREE])
     with torch.no_grad():
         before = forward.hidden_states(rows, None)
         model.transformer.h[0].mlp.c_fc.weight.mul_(1.5)
