@@ -147,9 +147,8 @@ class Policy(nn.Module):
     def _phrase_scores(self, hidden: Tensor, batch: PhraseBatch) -> Tensor:
         """Returns beta * s_k / n_k ** alpha, shape (B, A), from the states of all places read, (R * K, H)."""
         scored = hidden if batch.scored_places is None else hidden.index_select(0, batch.scored_places)
-        logits = self.trunk.get_output_embeddings()(scored).float()  # (M, V)
-        token_logits = logits[batch.token_places, batch.token_ids]  # (B, A, J)
-        token_log_probs = token_logits - logits.logsumexp(-1)[batch.token_places]
+        log_probs = self.trunk.get_output_embeddings()(scored).float().log_softmax(-1)  # (M, V)
+        token_log_probs = log_probs[batch.token_places, batch.token_ids]  # (B, A, J)
         phrase_log_probs = (token_log_probs * batch.token_mask).sum(-1)  # (B, A)
         num_tokens = batch.token_mask.sum(-1).clamp(min=1)
         scores: Tensor = self.beta * phrase_log_probs / num_tokens**self.alpha
