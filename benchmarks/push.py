@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import random
 import re
 import shutil
 import statistics
@@ -31,6 +32,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks import results_file
+from benchmarks.light_client import random_observations
 from hintwise import Client
 from hintwise.language_model import EMBEDDED_DIR, load_language_model
 from hintwise.policy import Policy
@@ -41,7 +43,7 @@ NUM_WARM_SWAPS = 10
 PAUSE_S = 4.0
 """How long the caller asks without a push, and with pushes, in each turn."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
-OBSERVATION, ACTIONS = "cart 20 speed 23 pole 15 turn 20", ["push left", "push right"]
+ACTIONS = ["push left", "push right"]
 
 
 def main() -> None:
@@ -185,12 +187,13 @@ def _asking(url: str) -> Iterator[list[float]]:
 
 def _ask(url: str, told: Connection) -> None:
     taken: list[float] = []
+    generator = random.Random()
     with Client(url, timeout_s=LIMIT_S) as client:
-        client.act([OBSERVATION], ACTIONS)
+        client.act(random_observations(1, generator), ACTIONS)
         told.send("ready")
         while not told.poll():
             started = time.perf_counter()
-            client.act([OBSERVATION], ACTIONS)
+            client.act(random_observations(1, generator), ACTIONS)
             taken.append(time.perf_counter() - started)
     told.send(taken)
 
@@ -204,9 +207,10 @@ def _batch_seconds(client: Client, url: str) -> float:
         count, total = map(float, found)
         return count, total
 
+    generator = random.Random()
     count, total = so_far()
     for _ in range(20):
-        client.act([OBSERVATION], ACTIONS)
+        client.act(random_observations(1, generator), ACTIONS)
     count_after, total_after = so_far()
     return (total_after - total) / (count_after - count)
 

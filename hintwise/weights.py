@@ -44,15 +44,7 @@ StateDict = dict[str, Tensor]
 
 def state_of(module: nn.Module) -> StateDict:
     """Returns the tensors of `module` by name, each shared memory once, detached but not copied."""
-    seen: set[tuple[int, torch.Size]] = set()
-    state: StateDict = {}
-    for name, tensor in module.state_dict().items():
-        place = (tensor.data_ptr(), tensor.shape)
-        if tensor.numel() and place in seen:
-            continue
-        seen.add(place)
-        state[name] = tensor.detach()
-    return state
+    return {name: tensor.detach() for name, tensor in _tensors(module).items()}
 
 
 def dump(module: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -125,24 +117,37 @@ def apply(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             tensor.copy_(state[name])
 
 
-def exchange(module: nn.Module, state: StateDict) -> None:
-    """Copies checked weights into `module` in place, and gives `state` what was there; twice changes nothing.
+def staged(module: nn.Module, state: Mapping[str, Tensor]) -> StateDict:
+    """Returns checked weights in memory of their own on `module`'s device, ready for `exchange`. Takes long.
 
-    Room for what was there is taken before the first tensor changes, so that nothing can fail half-way.
-    The tensors of `state` are replaced and not written to: where they are a mapped file, writing would copy
-    every page of it first, which takes several times as long.
+    Args:
+        module: That they are for.
+        state: Tensors with the names, shapes and dtypes of `state_of(module)`; a mapped file, as `read` gives it.
+    """
+    held = state_of(module)
+    on_cpu = {name: tensor for name, tensor in held.items() if tensor.device.type == "cpu"}
+    room = _room_for(on_cpu) | {name: torch.empty_like(held[name]) for name in held.keys() - on_cpu.keys()}
+    return {name: tensor.copy_(state[name]) for name, tensor in room.items()}
+
+
+def exchange(module: nn.Module, state: StateDict) -> None:
+    """Gives `module` staged weights, and `state` what was there; twice changes nothing.
+
+    On a CPU the tensors change hands, which takes no time and can fail nowhere. The objects that hold them,
+    parameters and buffers, stay the same. Elsewhere they are copied: a captured CUDA graph knows addresses.
 
     Args:
         module: Whose tensors are replaced.
-        state: Tensors with the names, shapes and dtypes of `state_of(module)`; on the CPU afterwards.
+        state: As `staged` returned it for this module.
     """
-    held = state_of(module)
-    kept = _room_for(held)
     with torch.no_grad():
-        for name, tensor in held.items():
-            kept[name].copy_(tensor)
-            tensor.copy_(state[name])
-    state.update(kept)
+        for name, tensor in _tensors(module).items():
+            if tensor.device.type == "cpu":
+                tensor.data, state[name] = state[name], tensor.data
+            else:
+                before = tensor.detach().clone()
+                tensor.copy_(state[name])
+                state[name] = before
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:
@@ -153,6 +158,19 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _tensors(module: nn.Module) -> StateDict:
+    """Returns the parameters and buffers of `module` by name, each shared memory once."""
+    seen: set[tuple[int, torch.Size]] = set()
+    tensors: StateDict = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        place = (tensor.data_ptr(), tensor.shape)
+        if tensor.numel() and place in seen:
+            continue
+        seen.add(place)
+        tensors[name] = tensor
+    return tensors
 
 
 def _room_for(state: Mapping[str, Tensor]) -> StateDict:

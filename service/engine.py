@@ -143,7 +143,7 @@ class Engine:
         else:
             state = weights.read(path)
             weights.check_fits(state, weights.state_of(self.policy.policy))
-            self.policy.swap(state, lambda: self.store.current)
+            self.policy.swap(weights.staged(self.policy.policy, state), lambda: self.store.current)
             log.info("restored weights", policy_version=self.policy.policy_version, weights_dir=str(path.parent))
         self.serving = self.store.current
         self.metrics.policy_version.set(self.policy.policy_version)

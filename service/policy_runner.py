@@ -112,7 +112,7 @@ class PolicyRunner:
         """Serves checked weights from the next batch on.
 
         Args:
-            state: The new weights; holds the old ones afterwards.
+            state: The new weights, staged; holds the old ones afterwards.
             commit: Called with the new weights in place, before any batch meets them. What it scores is
                 neither kept nor answered from what was kept. Returns what they are recorded as;
                 where it raises, the old weights are put back and serve on.

@@ -28,7 +28,7 @@ class CanaryQuestion(NamedTuple):
 class Verified(NamedTuple):
     """Weights that fit the policy."""
 
-    state: StateDict
+    state: StateDict  # staged
     question: CanaryQuestion | None
     """To be asked of the policy once it has them; None where the sender sent no canary."""
 
@@ -43,7 +43,7 @@ def verify(path: Path, runner: PolicyRunner) -> Verified:
     _check_metadata(metadata, runner)
     state = weights.read(path)
     weights.check_fits(state, weights.state_of(runner.policy))
-    return Verified(state, _question(metadata, runner))
+    return Verified(weights.staged(runner.policy, state), _question(metadata, runner))
 
 
 def check_canary(question: CanaryQuestion, runner: PolicyRunner) -> None:

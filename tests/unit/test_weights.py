@@ -54,27 +54,32 @@ def test_apply_copies_in_place():
     assert module.weight.tolist() == [[1, 1]]
 
 
-def test_exchange_copies_in_place_and_twice_changes_nothing(fresh_embedded):
+def test_exchange_swaps_the_tensors_of_the_same_parameters_and_twice_changes_nothing(fresh_embedded):
     policy = Policy(fresh_embedded)
     before = {name: tensor.clone() for name, tensor in weights.state_of(policy).items()}
-    places = {name: tensor.data_ptr() for name, tensor in weights.state_of(policy).items()}
+    parameters = {name: id(tensor) for name, tensor in policy.state_dict(keep_vars=True).items()}
     new = {name: tensor + 1 for name, tensor in before.items()}
-    held = {name: tensor.clone() for name, tensor in new.items()}
+    held = weights.staged(policy, new)
     weights.exchange(policy, held)
     assert all(torch.equal(tensor, new[name]) for name, tensor in weights.state_of(policy).items())
     assert all(torch.equal(tensor, before[name]) for name, tensor in held.items())
+    assert policy.trunk.lm_head.weight is policy.trunk.transformer.wte.weight
     weights.exchange(policy, held)
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights.state_of(policy).items())
-    assert {name: tensor.data_ptr() for name, tensor in weights.state_of(policy).items()} == places
+    assert {name: id(tensor) for name, tensor in policy.state_dict(keep_vars=True).items()} == parameters
 
 
-def test_exchange_with_a_file_leaves_the_file_alone(tmp_path):
+def test_what_is_staged_is_a_copy_of_its_own(tmp_path):
     module, path = nn.Linear(2, 1), tmp_path / "w"
     path.write_bytes(weights.dump(nn.Linear(2, 1)))
     data = path.read_bytes()
-    weights.exchange(module, weights.read(path))
-    assert path.read_bytes() == data
+    weights.exchange(module, weights.staged(module, weights.read(path)))
     assert weights.dump(module) == data
+    with torch.no_grad():
+        module.weight.add_(1)
+    assert path.read_bytes() == data
+    path.unlink()
+    assert module.weight.isfinite().all()
 
 
 def test_metadata_survives(tmp_path):
