@@ -7,8 +7,9 @@ and it works for every environment that keeps Gymnasium's promise about seeds.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hintwise.describers import describer_for
 from worker.errors import EnvironmentNotReplayable, EnvironmentUnsupported
+from worker.minigrid_levels import register_levels
 
 MAX_EPISODE_STEPS = 10_000
 """Time limit of an environment that has none of its own, such as CliffWalking: no episode lasts for ever."""
@@ -103,7 +105,8 @@ class TextEnv:
 
     def reset(self, seed: int) -> State:
         """Begins the episode of `seed`."""
-        observation, _ = self._env.reset(seed=seed)
+        with redirect_stdout(sys.stderr):  # where BabyAI prints the missions it throws away
+            observation, _ = self._env.reset(seed=seed)
         self._seed, self._actions, self.episode_return = seed, [], 0.0
         return self._see(observation)
 
@@ -176,6 +179,7 @@ def action_phrases(env_id: str, env_kwargs: Mapping[str, Any]) -> tuple[str, ...
 
 def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     try:
+        register_levels(env_id)
         env: gymnasium.Env[Any, Any] = gymnasium.make(env_id, **env_kwargs)
     except REFUSED_BY_ENVIRONMENT as error:
         given = f" with env_kwargs {json.dumps(dict(env_kwargs))}" if env_kwargs else ""

@@ -17,6 +17,7 @@ from typing import Any
 from hintwise.describers.classic_control import Acrobot, CartPole, MountainCar
 from hintwise.describers.describer import Describer, Environment, hints_of
 from hintwise.describers.generic import GenericDescriber
+from hintwise.describers.minigrid import MiniGrid, level_ids
 from hintwise.describers.toy_text import Taxi, cliff_walking, frozen_lake, frozen_lake_of
 from hintwise.errors import InvalidRequest
 
@@ -31,6 +32,7 @@ _DESCRIBERS: dict[str, Callable[[], Describer]] = {
     "CliffWalking-v1": partial(cliff_walking, "CliffWalking-v1"),
     "CliffWalkingSlippery-v1": partial(cliff_walking, "CliffWalkingSlippery-v1"),
     "Taxi-v4": Taxi,
+    **{env_id: partial(MiniGrid, env_id) for env_id in level_ids()},
 }
 _READ_FROM_ENVIRONMENT: dict[str, Callable[[Environment], Describer]] = {
     "FrozenLake-v1": frozen_lake_of,

@@ -133,7 +133,7 @@ class Taxi:
     def legal_actions(self, observation: object) -> list[int]:
         """Returns the actions that change something, as the environment's own `action_mask` has them."""
         taxi, passenger, _ = self._decode(observation)
-        legal = [k for k, is_open in enumerate(_open_sides(taxi).values()) if is_open]
+        legal = [k for k, is_open in enumerate(open_sides(taxi).values()) if is_open]
         if passenger < IN_TAXI and taxi == PLACES[COLOURS[passenger]]:
             legal.append(PICK_UP)
         if passenger == IN_TAXI and taxi in PLACES.values():
@@ -207,7 +207,7 @@ def _way(
 
 
 @lru_cache(25)
-def _open_sides(cell: Cell) -> dict[str, bool]:
+def open_sides(cell: Cell) -> dict[str, bool]:
     """Returns whether the taxi can leave a cell, by direction in the order of its actions."""
     row, column = cell
     return {
@@ -220,5 +220,5 @@ def _open_sides(cell: Cell) -> dict[str, bool]:
 
 @lru_cache(25)
 def _wall_words(cell: Cell) -> str:
-    walls = [name for name, is_open in _open_sides(cell).items() if not is_open]
+    walls = [name for name, is_open in open_sides(cell).items() if not is_open]
     return " ".join(["wall", *walls]) if walls else "no wall"
