@@ -1,4 +1,4 @@
-"""`python -m worker train | evaluate | plot | describe`; every failure by design is one line on stderr."""
+"""`python -m worker train | evaluate | plot | describe | pretrain`; every failure by design is one line on stderr."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from hintwise.errors import HintwiseError
 from worker.command_line import read_config
-from worker.config import DescribeConfig, EvaluateConfig, PlotConfig, TrainConfig
+from worker.config import DescribeConfig, EvaluateConfig, PlotConfig, PretrainConfig, TrainConfig
 from worker.errors import UsageError, WorkerError
 
 PROG = "python -m worker"
@@ -18,6 +18,7 @@ HELP = f"""usage: {PROG} VERB [options]
   evaluate  play fresh episodes with it: {PROG} evaluate RUN_DIR
   plot      draw its learning curve: {PROG} plot RUN_DIR
   describe  show an environment as the model reads it: {PROG} describe --env-id CartPole-v1
+  pretrain  train the language model that writes hints: {PROG} pretrain --out DIR
 
 {PROG} VERB --help lists the settings of a verb."""
 
@@ -61,8 +62,13 @@ def _run(verb: str, rest: Sequence[str]) -> None:
             from worker.describe import describe
 
             describe(describe_config)
+        case "pretrain":
+            pretrain_config = read_config(PretrainConfig, rest, prog=prog, environ=os.environ)
+            from worker.pretraining.run import run
+
+            run(pretrain_config)
         case _:
-            raise UsageError(f"unknown verb {verb}; choose train, evaluate, plot or describe")
+            raise UsageError(f"unknown verb {verb}; choose train, evaluate, plot, describe or pretrain")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,188 @@
+"""A state and what may follow it, as one row of tokens: the state is read once, each continuation alone.
+
+    task: Drive ...            hint: move south to reach red   action: move south     a right hint
+    state: at 1 0 pick red ◀── hint: please move north         action: move north     any hint
+                           ◀── hint: red north the             action: move east      nonsense
+                           ◀── action: move west                                      no hint
+                           ◀── hint: pick up at red            done: no               progress
+
+Each continuation sees the state and itself, as if it stood behind the state alone. What is learned:
+the words of right hints, the action that a hint names, and, where no hint helps, every legal action
+as likely as the others. Nothing is learned from a state's words, nor from those of other hints,
+else the model would write them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hintwise.phrases import TokenIds
+from hintwise.prompts import PROGRESS_ANSWERS, action_prompt, continuation, guidance_prompt, progress_prompt
+from hintwise.tokens import TextEncoder
+from worker.pretraining.hints import NONSENSE_KINDS, Hints, right_hint
+from worker.pretraining.states import State
+
+TASK_SHARE = 0.75
+"""Of the rows, those with a task."""
+LISTED_SHARE = 0.2
+"""Of the rows, those that list the actions in front of the state and ask for a hint alone."""
+NUM_OTHER_HINTS = 2
+NUM_NONSENSE = 2
+HALF_WAY_STEPS = 10
+"""Steps from the end at which a hint counts as carried out by half."""
+NO_PROGRESS = 0.02
+"""Potential of a hint that says nothing."""
+
+
+class Target(NamedTuple):
+    """A token that should be predicted at a column, with its weight in the loss."""
+
+    column: int
+    token: int
+    weight: float
+
+
+class Row(NamedTuple):
+    """Tokens of a state and its continuations."""
+
+    token_ids: TokenIds
+    branches: tuple[int, ...]
+    """0 for the state, then the number of the continuation that a token belongs to."""
+    positions: tuple[int, ...]
+    targets: tuple[Target, ...]
+
+
+class RowWriter:
+    """Writes rows of one tokenizer.
+
+    Args:
+        encoder: Of the model's tokenizer.
+        hints: Of all families.
+    """
+
+    def __init__(self, encoder: TextEncoder, hints: Hints) -> None:
+        self._encoder = encoder
+        self._hints = hints
+
+    def row(self, state: State, generator: random.Random) -> Row:
+        """Returns a row with newly drawn continuations."""
+        task = state.task if generator.random() < TASK_SHARE else None
+        if state.right and generator.random() < LISTED_SHARE:
+            prompt = guidance_prompt(state.text, task=task, actions=state.actions)
+            draft = _Draft(self._encoder, prompt.removesuffix("hint:"))
+            hint = right_hint(state, generator.choice(state.advised))
+            draft.begin(prompt)
+            draft.learn(continuation(hint) + "\n")
+            return draft.row()
+        draft = _Draft(self._encoder, action_prompt(state.text, task=task).removesuffix("action:"))
+        self._add_obedience(draft, state, task, generator)
+        self._add_nonsense(draft, state, task, generator)
+        if state.remaining is not None and state.right:
+            self._add_progress(draft, state, task, generator)
+        return draft.row()
+
+    def _add_obedience(self, draft: _Draft, state: State, task: str | None, generator: random.Random) -> None:
+        if state.right:
+            action = generator.choice(state.advised)
+            hint = right_hint(state, action)
+            before, _, after = action_prompt(state.text, task=task, hint=hint).rpartition(continuation(hint))
+            draft.begin(before)
+            draft.learn(continuation(hint) + "\n")
+            draft.read(after.removeprefix("\n"))
+            draft.learn(continuation(action))
+        for _ in range(NUM_OTHER_HINTS):
+            action = generator.choice(state.actions)
+            hint = self._hints.books[state.family].any(action, generator)
+            draft.begin(action_prompt(state.text, task=task, hint=hint))
+            draft.learn(continuation(action))
+
+    def _add_nonsense(self, draft: _Draft, state: State, task: str | None, generator: random.Random) -> None:
+        drawn = [
+            self._hints.nonsense(kind, state, generator)
+            for kind in generator.choices(NONSENSE_KINDS, (3, 2, 1, 1), k=NUM_NONSENSE)
+        ]
+        for hint in [None, *(each for each in drawn if each)]:
+            draft.begin(action_prompt(state.text, task=task, hint=hint))
+            draft.learn_evenly([continuation(action) for action in state.actions], generator)
+
+    def _add_progress(self, draft: _Draft, state: State, task: str | None, generator: random.Random) -> None:
+        hint: str | None = right_hint(state, generator.choice(state.advised))
+        potential = potential_of(state)
+        drawn = generator.random()
+        if drawn < 0.2:  # how far a task is depends on the state, whichever step is advised
+            hint = self._hints.books[state.family].any(generator.choice(state.actions), generator)
+        elif drawn < 0.4:
+            hint, potential = self._hints.nonsense(generator.choice(NONSENSE_KINDS), state, generator), NO_PROGRESS
+        if hint:
+            draft.begin(progress_prompt(state.text, hint, task=task))
+            no, yes = map(continuation, PROGRESS_ANSWERS)
+            draft.learn_odds({no: 1 - potential, yes: potential})
+
+
+def potential_of(state: State) -> float:
+    """Returns 10 / (10 + steps that remain): 1 at the end, a half ten steps before it."""
+    return HALF_WAY_STEPS / (HALF_WAY_STEPS + (state.remaining or 0))
+
+
+class _Draft:
+    """A row in the making."""
+
+    def __init__(self, encoder: TextEncoder, trunk: str) -> None:
+        self._encode = encoder.encode
+        self._trunk = trunk
+        self._token_ids = list(self._encode(trunk))
+        self._num_trunk = len(self._token_ids)
+        self._branches = [0] * self._num_trunk
+        self._positions = list(range(self._num_trunk))
+        self._targets: list[Target] = []
+
+    def begin(self, prompt: str) -> None:
+        """Begins a continuation with a whole prompt that starts with the state."""
+        if not prompt.startswith(self._trunk):
+            raise ValueError(f"{prompt!r} does not begin with {self._trunk!r}")
+        self._branch = self._branches[-1] + 1
+        self._next_position = self._num_trunk
+        self.read(prompt.removeprefix(self._trunk))
+
+    def read(self, text: str) -> None:
+        """Adds text that nothing is learned from."""
+        self._add(self._encode(text))
+
+    def learn(self, text: str) -> None:
+        """Adds text whose every token is to be predicted."""
+        for token in self._encode(text):
+            self._target({token: 1.0})
+            self._add([token])
+
+    def learn_odds(self, odds: dict[str, float]) -> None:
+        """Has one-token texts predicted with these odds; none of them is added."""
+        self._target({self._encode(text)[0]: share for text, share in odds.items()})
+
+    def learn_evenly(self, texts: Sequence[str], generator: random.Random) -> None:
+        """Has all texts predicted, each as likely, and adds one of them, less its last token."""
+        all_ids = [self._encode(text) for text in texts]
+        drawn = generator.choice(all_ids)
+        for depth in range(len(drawn)):
+            alike = [ids for ids in all_ids if ids[:depth] == drawn[:depth] and len(ids) > depth]
+            odds: dict[int, float] = {}
+            for ids in alike:
+                odds[ids[depth]] = odds.get(ids[depth], 0.0) + 1 / len(alike)
+            self._target(odds)
+            if depth + 1 < len(drawn):
+                self._add([drawn[depth]])
+
+    def row(self) -> Row:
+        """Returns what has been added."""
+        return Row(tuple(self._token_ids), tuple(self._branches), tuple(self._positions), tuple(self._targets))
+
+    def _target(self, odds: dict[int, float]) -> None:
+        column = len(self._token_ids) - 1
+        self._targets += [Target(column, token, weight) for token, weight in odds.items()]
+
+    def _add(self, token_ids: Sequence[int]) -> None:
+        self._token_ids += token_ids
+        self._branches += [self._branch] * len(token_ids)
+        self._positions += range(self._next_position, self._next_position + len(token_ids))
+        self._next_position += len(token_ids)
