@@ -106,7 +106,7 @@ def test_flags_of_evaluate():
 
 
 @pytest.mark.parametrize(
-    "verb", ["train", "evaluate", "plot", "describe", *map(later, ("pretrain", "sweep", "report"))]
+    "verb", ["train", "evaluate", "plot", "describe", "pretrain", *map(later, ("sweep", "report"))]
 )
 def test_verbs(verb, capsys):
     """python -m worker train | evaluate | plot | describe | pretrain | sweep | report"""
