@@ -64,7 +64,7 @@ class GPT2Forward:
         self._activation = nn.GELU(approximate="tanh") if tanh else ACT2FN[config.activation_function]
 
     @property
-    def max_tokens(self) -> int | None:
+    def max_forward_tokens(self) -> int | None:
         """See `TrunkForward`."""
         if self._token_embedding.device.type != "cpu":
             return None

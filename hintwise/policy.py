@@ -111,9 +111,9 @@ class Policy(nn.Module):
         return self._trunk_forward.takes_prefix
 
     @property
-    def max_tokens(self) -> int | None:
+    def max_forward_tokens(self) -> int | None:
         """Padded tokens above which several forwards are faster than one; None where none are."""
-        return self._trunk_forward.max_tokens
+        return self._trunk_forward.max_forward_tokens
 
     def encode_prefix(self, prefix: TokenIds) -> Prefix:
         """Returns what `forward` needs of tokens that a batch leaves out; it holds for the present weights alone."""

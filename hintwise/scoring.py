@@ -75,7 +75,7 @@ def score_distinct(
             encoded[prefix] = policy.encode_prefix(prefix)
         return encoded[prefix]
 
-    groups = group(prompts, with_prefix=policy.takes_prefix, max_tokens=policy.max_tokens)
+    groups = group(prompts, with_prefix=policy.takes_prefix, max_tokens=policy.max_forward_tokens)
     outputs = [_forward(policy, prompts, each, prefix_of or encode_once, only_log_probs) for each in groups]
     if len(outputs) == 1 and groups[0].indices == list(range(len(prompts))):
         return outputs[0]

@@ -29,7 +29,7 @@ class TrunkForward(Protocol):
     """Whether rows may leave out a common prefix."""
 
     @property
-    def max_tokens(self) -> int | None:
+    def max_forward_tokens(self) -> int | None:
         """Tokens of rows, padding included, above which several calls are faster than one; None where none are."""
         ...
 
@@ -53,7 +53,7 @@ class TransformersForward:
     """
 
     takes_prefix = False
-    max_tokens = None
+    max_forward_tokens = None
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._base = cast("PreTrainedModel", model.base_model)

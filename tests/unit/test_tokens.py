@@ -1,6 +1,4 @@
-import gc
 import threading
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -8,9 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hintwise.action_batch import collate
 from hintwise.errors import InvalidRequest
-from hintwise.phrases import PhraseSet
 from hintwise.tokens import TextEncoder
 
 
@@ -104,15 +100,6 @@ def test_phrases_are_remembered_by_their_tokens_not_by_their_number():
     made = [encoder.phrases(phrases) for phrases in lists]  # 100 tokens each, and half of 2,000 are kept
     kept = [encoder.phrases(phrases) is before for phrases, before in zip(reversed(lists), reversed(made), strict=True)]
     assert kept == [True] * 10 + [False] * 20
-
-
-def test_the_layout_of_phrases_lives_no_longer_than_they():
-    phrases = PhraseSet.of([(1, 2), (1, 3)])
-    collate([(7, 8)], [phrases])
-    gone = weakref.ref(phrases)
-    del phrases
-    gc.collect()
-    assert gone() is None
 
 
 @pytest.mark.parametrize(
