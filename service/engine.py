@@ -27,6 +27,7 @@ from service.hint_generator import HintGenerator
 from service.inference_thread import InferenceThread
 from service.metrics import Metrics
 from service.policy_runner import PolicyRunner
+from service.scorer_plugins import installed_scorers
 from service.settings import Settings
 from service.thread_count import measured_num_threads
 from service.weight_flush import Flusher
@@ -47,6 +48,7 @@ class Engine:
 
     Raises:
         ModelNotFound: A model cannot be loaded.
+        ScorerUnusable: A package brings a scorer that cannot be used.
         StoreUnusable: The weights directory cannot serve this model.
     """
 
@@ -54,6 +56,7 @@ class Engine:
         if settings.num_threads != "auto":
             torch.set_num_threads(settings.num_threads)
         self.settings = settings
+        self.scorers = installed_scorers()
         self.metrics = Metrics()
         self.thread = InferenceThread()
         self.stopping = False

@@ -18,7 +18,7 @@ async def reward(engine: Engine, request: RewardRequest, *, deadline: float) -> 
         InvalidRequest: The scorer or an item is not usable; offences name it.
         Overloaded, DeadlineExceeded, InferenceFailed, Unavailable: As the queue says.
     """
-    scorer = scorer_named(request.scorer)
+    scorer = scorer_named(request.scorer, engine.scorers)
     questions = _questions(scorer, request)
     first_asked: dict[Question, int] = {}
     for i, asked in enumerate(questions):

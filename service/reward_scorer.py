@@ -8,12 +8,14 @@ under the frozen scorer model into a result:
 
 Source: progress is potential-based, Ng, Harada & Russell 1999, theorem 1, as long as the hint
 stays the same within the episode; Phi is 0 after a terminal state.
+
+Other packages add theirs: `scorer_plugins`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from hintwise.errors import InvalidRequest, Offence
@@ -78,20 +80,20 @@ class Progress:
         return RewardResult(reward=reward, potential=potential, next_potential=next_potential)
 
 
-SCORERS: dict[str, Callable[[], Scorer]] = {"alignment": Alignment, "progress": Progress}
+BUILT_IN_SCORERS: dict[str, Callable[[], Scorer]] = {"alignment": Alignment, "progress": Progress}
 
 
-def scorer_named(name: str) -> Scorer:
+def scorer_named(name: str, scorers: Mapping[str, Callable[[], Scorer]]) -> Scorer:
     """Returns the scorer called `name`.
 
     Raises:
         InvalidRequest: There is none; the message lists them.
     """
-    if name not in SCORERS:
+    if name not in scorers:
         raise InvalidRequest(
-            f"no scorer is called {name!r}", errors=[Offence("scorer", f"choose one of {', '.join(SCORERS)}")]
+            f"no scorer is called {name!r}", errors=[Offence("scorer", f"choose one of {', '.join(scorers)}")]
         )
-    return SCORERS[name]()
+    return scorers[name]()
 
 
 def _needed(name: str, value: T | None, reason: str) -> T:

@@ -29,7 +29,6 @@ from hintwise.schemas import (
 from service.engine import Engine, model_info
 from service.problems import nothing_answers
 from service.request_context import CLIENT_LEFT
-from service.reward_scorer import SCORERS
 from service.weight_download import KeptFile
 from service.weight_swap import WeightSwap, weights_info
 
@@ -135,7 +134,7 @@ async def get_info(engine: CurrentEngine) -> ServiceInfo:
         policy=model_info(engine.policy.language_model, architecture=policy.architecture),
         guidance=model_info(engine.hints.language_model),
         scorer=model_info(engine.scorer.language_model),
-        scorers=list(SCORERS),
+        scorers=list(engine.scorers),
         env_ids=list(DESCRIBED_ENV_IDS),
         limits=Limits(
             max_observations=MAX_OBSERVATIONS,
