@@ -23,6 +23,7 @@ from hintwise.schemas import ModelInfo
 from service.answer_cache import AnswerCache
 from service.batch_run import Forward, Item, Result
 from service.batcher import Batcher
+from service.hint_cache import HintCache
 from service.hint_generator import HintGenerator
 from service.inference_thread import InferenceThread
 from service.metrics import Metrics
@@ -72,7 +73,8 @@ class Engine:
             answers=self._answers("policy"),
             deduplicate=settings.deduplicate,
         )
-        self.hints = HintGenerator(frozen[settings.guidance])
+        kept = HintCache(settings.max_cached_hints, self.metrics.hint_observer())
+        self.hints = HintGenerator(frozen[settings.guidance], kept)
         self.scorer = self._frozen_runner("scorer", frozen[settings.scorer_model])
         alike = settings.guidance == settings.scorer_model
         self.ranker = self.scorer if alike else self._frozen_runner("guidance", frozen[settings.guidance])

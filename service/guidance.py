@@ -11,10 +11,11 @@ from hintwise.schemas import GuidanceRequest
 from service.action_draw import item_seeds
 from service.encoding import fitting_prompts, off_the_event_loop_if_long
 from service.engine import Engine
-from service.hint_generator import HINTS_PER_ITEM, HintRequest, WrittenHint
+from service.hint_generator import HINTS_PER_ITEM, HintRequest
 from service.hint_reader import HintReader
 from service.ranking import ranked_hints
 from service.states import State, states_of
+from service.written_hint import WrittenHint
 
 
 async def guide(
@@ -88,6 +89,7 @@ def _hint_requests(
                     item,
                     reader=reader,
                     number=len(wanted),
+                    seeded=request.seed is not None,
                 )
             )
     return wanted

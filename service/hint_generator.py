@@ -11,6 +11,10 @@ it was written in. Lines that have ended leave the batch once they are a good pa
 
 Writing yields after every step, so that the thread serves others in between; the key-value
 cache stays. A line whose readers have left counts as ended.
+
+Where a hint ends is `hint_hygiene`'s to say. A line of which nothing is left is written once more
+with other draws, behind the rest of its batch; at temperature 0 there are none, so it is reported
+at once. Readers hear a token when it is sure to stay, and so nothing of a first attempt.
 """
 
 from __future__ import annotations
@@ -18,7 +22,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -31,12 +34,17 @@ from hintwise.tokens import TextEncoder
 from service.action_draw import STREAM_HINT
 from service.batch_run import Steps
 from service.growing_rows import GrowingRows
+from service.hint_cache import HintCache
+from service.hint_hygiene import UNFINISHED, HintWatch, Positions, echoable, says_something
 from service.hint_reader import HintReader, NewToken
-from service.hint_text import hint_text
+from service.hint_text import hint_text, token_pieces
 from service.sampling import gumbels
+from service.written_hint import DEGENERATE, WrittenHint
 
 HINTS_PER_ITEM = 8
 """Room for the hints of one observation in the item number of a draw."""
+SECOND_ATTEMPT = 1 << 15
+"""Added to the step number of a draw: no hint has so many tokens."""
 MAX_IDLE_SHARE = 0.25
 """Rows that nobody continues stay until there are more: to leave is to copy the cache of those who stay."""
 
@@ -53,6 +61,8 @@ class HintRequest:
     reader: HintReader = field(default_factory=HintReader)
     number: int = 0
     """Of this hint within its request, as its reader knows it."""
+    seeded: bool = True
+    """Whether the seed was named. One that was drawn for the request will not be asked for again."""
 
     @property
     def num_rows(self) -> int:
@@ -63,17 +73,15 @@ class HintRequest:
         return len(self.prompt) + self.max_new_tokens
 
     @property
+    def is_repeatable(self) -> bool:
+        """Returns whether the same hint may be asked for again."""
+        return self.seeded or not self.temperature
+
+    @property
     def same_hint(self) -> Hashable:
         """Returns what is equal for two requests only if their hints are the same; temperature 0 draws nothing."""
         draws = (self.temperature, self.seed, self.item) if self.temperature else ()
         return self.prompt, self.max_new_tokens, draws
-
-
-class WrittenHint(NamedTuple):
-    text: str
-    token_ids: TokenIds
-    log_prob: float
-    finish_reason: Literal["stop", "length", "degenerate"]
 
 
 @dataclass
@@ -81,9 +89,12 @@ class _Line:
     """A hint in the making, and all who asked for it."""
 
     requests: list[HintRequest] = field(default_factory=list)
+    watch: HintWatch = field(init=False)
     token_ids: list[int] = field(default_factory=list)
-    log_prob: float = 0.0
-    stopped: bool = False
+    log_probs: list[float] = field(default_factory=list)  # of each token
+    num_heard: int = 0
+    num_kept: int | None = None  # tokens that are the hint, once it has ended of itself
+    attempt: int = 0
 
     @property
     def asked(self) -> HintRequest:
@@ -91,9 +102,21 @@ class _Line:
         return self.requests[0]
 
     @property
+    def is_wanted(self) -> bool:
+        return any(not request.reader.left for request in self.requests)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.num_kept is not None or len(self.token_ids) == self.asked.max_new_tokens
+
+    @property
     def grows(self) -> bool:
-        full = len(self.token_ids) == self.asked.max_new_tokens
-        return not (self.stopped or full) and any(not request.reader.left for request in self.requests)
+        return not self.is_whole and self.is_wanted
+
+    def begin(self, watch: HintWatch, attempt: int) -> None:
+        """Begins with no tokens."""
+        self.watch, self.attempt = watch, attempt
+        self.token_ids, self.log_probs, self.num_kept = [], [], None
 
 
 class HintGenerator:
@@ -101,13 +124,16 @@ class HintGenerator:
 
     Args:
         language_model: Its weights never change.
+        cache: Hints that were written before.
     """
 
-    def __init__(self, language_model: LanguageModel) -> None:
+    def __init__(self, language_model: LanguageModel, cache: HintCache | None = None) -> None:
         self.language_model = language_model
         self.encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
         self._model = language_model.model
-        self._stop_ids = _stop_ids(language_model)
+        self._cache = cache or HintCache(0)
+        self._pieces = token_pieces(language_model.tokenizer)
+        self._stop_ids = _stop_ids(language_model, self._pieces)
 
     @torch.inference_mode()
     def write(self, requests: Sequence[HintRequest]) -> Steps[list[WrittenHint]]:
@@ -119,9 +145,31 @@ class HintGenerator:
         lines: dict[Hashable, _Line] = {}
         for request in requests:
             lines.setdefault(request.same_hint, _Line()).requests.append(request)
-        yield from self._grow(lines.values())
-        written = {same_hint: self._finish(line) for same_hint, line in lines.items()}
+        digest = self.language_model.sha256
+        written = self._cache.find(digest, {each: len(line.requests) for each, line in lines.items()})
+        new = {each: line for each, line in lines.items() if each not in written}
+        yield from self._attempt(new.values(), 0)
+        made = {each: self._finish(line) for each, line in new.items()}
+        again = {each: line for each, line in new.items() if made[each] is DEGENERATE and _may_try_again(line)}
+        if again:
+            yield
+            yield from self._attempt(again.values(), 1)
+            made |= {each: self._finish(line) for each, line in again.items()}
+        kept = {each: hint for each, hint in made.items() if new[each].is_whole and new[each].asked.is_repeatable}
+        self._cache.keep(digest, kept)
+        written |= made
         return [written[request.same_hint] for request in requests]
+
+    def _attempt(self, lines: Iterable[_Line], attempt: int) -> Steps[None]:
+        """Writes lines from their beginning."""
+        lines = list(lines)
+        prompts = {prompt: echoable(prompt, self._pieces) for prompt in {line.asked.prompt for line in lines}}
+        for line in lines:
+            line.begin(self._watch(prompts[line.asked.prompt]), attempt)
+        yield from self._grow(lines)
+
+    def _watch(self, prompt: Positions) -> HintWatch:
+        return HintWatch(self._pieces, prompt)
 
     def _grow(self, lines: Iterable[_Line]) -> Steps[None]:
         """Adds tokens to the lines until every one has ended."""
@@ -152,22 +200,47 @@ class HintGenerator:
         for line, token, log_prob in zip(lines, drawn.squeeze(1).tolist(), chosen, strict=True):
             if not math.isfinite(log_prob):
                 raise InferenceFailed("the guidance model's scores are not finite; name another model")
-            line.stopped = token in self._stop_ids
-            if line.stopped:
+            if token in self._stop_ids:
+                line.num_kept = len(line.token_ids)
                 continue
             line.token_ids.append(token)
-            line.log_prob += log_prob
-            for request in line.requests:
-                if request.reader.listens:
-                    new = NewToken(request.number, len(line.token_ids) - 1, token)
-                    heard.setdefault(request.reader, []).append(new)
+            line.log_probs.append(log_prob)
+            line.num_kept = line.watch.add(token)
+            for request, new in self._news(line):
+                heard.setdefault(request.reader, []).extend(new)
         for reader, tokens in heard.items():
             reader.hear(tokens)
 
+    def _news(self, line: _Line) -> Iterable[tuple[HintRequest, list[NewToken]]]:
+        """Yields what each listener may hear now: tokens that stay, once they say something."""
+        listening = [request for request in line.requests if request.reader.listens]
+        if not listening:
+            return
+        sure = line.watch.num_sure if line.num_kept is None else line.num_kept
+        if not line.num_heard and not self._says_something(line.token_ids[:sure]):
+            return
+        places = range(line.num_heard, sure)
+        line.num_heard = max(line.num_heard, sure)
+        for request in listening:
+            yield request, [NewToken(request.number, place, line.token_ids[place]) for place in places]
+
+    def _says_something(self, token_ids: Sequence[int]) -> bool:
+        text = hint_text(self.language_model.tokenizer, token_ids) if token_ids else ""
+        return says_something(text.rstrip(UNFINISHED))
+
     def _finish(self, line: _Line) -> WrittenHint:
-        text = hint_text(self.language_model.tokenizer, line.token_ids)
-        ended: Literal["stop", "length"] = "stop" if line.stopped else "length"
-        return WrittenHint(text, tuple(line.token_ids), line.log_prob, ended if text else "degenerate")
+        num_kept = len(line.token_ids) if line.num_kept is None else line.num_kept
+        token_ids = tuple(line.token_ids[:num_kept])
+        text = hint_text(self.language_model.tokenizer, token_ids)
+        if not says_something(text):
+            return DEGENERATE
+        ended = line.num_kept is not None or line.watch.ends_a_sentence
+        return WrittenHint(text, token_ids, sum(line.log_probs[:num_kept]), "stop" if ended else "length")
+
+
+def _may_try_again(line: _Line) -> bool:
+    """Returns whether there are other draws, and somebody who waits for them."""
+    return line.asked.temperature > 0 and line.is_wanted
 
 
 def _thinned(rows: GrowingRows, places: list[int]) -> list[int]:
@@ -185,16 +258,18 @@ def _draw(log_probs: Tensor, lines: Sequence[_Line]) -> Tensor:
     scores = log_probs.clone()
     if warm := [row for row, line in enumerate(lines) if line.asked.temperature]:
         seeds = np.array([lines[row].asked.seed for row in warm], dtype=np.int64)
-        steps = np.array([(lines[row].asked.item << 16) + len(lines[row].token_ids) for row in warm], dtype=np.int64)
+        steps = np.array([_step_number(lines[row]) for row in warm], dtype=np.int64)
         noise = torch.from_numpy(gumbels(seeds, steps, scores.shape[1], stream=STREAM_HINT)).to(scores.device)
         temperatures = torch.tensor([lines[row].asked.temperature for row in warm], device=scores.device)
         scores[warm] += temperatures.unsqueeze(1) * noise
     return scores.argmax(dim=-1, keepdim=True)
 
 
-def _stop_ids(language_model: LanguageModel) -> frozenset[int]:
+def _step_number(line: _Line) -> int:
+    return (line.asked.item << 16) + line.attempt * SECOND_ATTEMPT + len(line.token_ids)
+
+
+def _stop_ids(language_model: LanguageModel, pieces: Sequence[str]) -> frozenset[int]:
     """Returns the tokens that end a hint: the end of text, and every token with a line break in it."""
-    tokenizer = language_model.tokenizer
-    ids = range(len(tokenizer))
-    breaks = {i for i, text in zip(ids, tokenizer.batch_decode([[i] for i in ids]), strict=True) if "\n" in text}
-    return frozenset(breaks | {i for i in tokenizer.all_special_ids if i is not None})
+    breaks = {token for token, piece in enumerate(pieces) if "\n" in piece}
+    return frozenset(breaks | {i for i in language_model.tokenizer.all_special_ids if i is not None})

@@ -19,11 +19,11 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from service.hint_hygiene import UNFINISHED
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-UNFINISHED = "\ufffd"
-"""What a decoder writes for bytes that are no character, or not one yet."""
 MAX_CHARACTER_BYTES = 4
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 """A single byte in a vocabulary of text. A run of them is decoded as a whole: one wrong byte spoils all before it."""
@@ -32,6 +32,18 @@ BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 def hint_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
     """Returns the text of a hint: its tokens decoded, without white space around."""
     return _decoded(tokenizer, token_ids).strip()
+
+
+def token_pieces(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Returns the text of each token of the vocabulary where it follows another.
+
+    Alone, some decoders drop the space before a word. A part of a character is `UNFINISHED`.
+    """
+    [*_, before] = tokenizer.encode("a", add_special_tokens=False)
+    length = len(_decoded(tokenizer, [before]))
+    pairs = [[before, token] for token in range(len(tokenizer))]
+    decoded = tokenizer.batch_decode(pairs, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return [str(text)[length:] for text in decoded]
 
 
 class HintText:

@@ -23,6 +23,7 @@ ACCESS_REFUSED = "Requests that got 401 or 403: token missing, unknown, or witho
 ACT_RECOMPUTED = "Observations scored again because the weights were swapped within their request"
 ANSWERED_PROMPTS = "Prompts by source of their scores: `hit` kept, `repeat` equal to another of its batch, `miss` run"
 ANSWER_HIT_RATE = "Share of the prompts so far whose scores were kept or came with another's"
+HINTS = "Hints by source: `hit` kept, `repeat` equal to another of its batch, `miss` written by the model"
 FLUSH_FAILURES = "Flushes of weights that the disk refused; `durable` stays false until a later one goes well"
 
 
@@ -51,6 +52,7 @@ class Metrics:
         self.num_threads = gauge("hintwise_num_threads", "CPU threads of a forward pass")
         self.answered_prompts = counter("hintwise_answered_prompts", ANSWERED_PROMPTS, ["model", "source"])
         self.answer_hit_rate = gauge("hintwise_answer_hit_rate", ANSWER_HIT_RATE, ["model"])
+        self.hints = counter("hintwise_hints", HINTS, ["source"])
         self.policy_version = gauge("hintwise_policy_version", "Version that answers /act")
         self.swaps = counter("hintwise_swaps", "Weight swaps")
         self.rollbacks = counter("hintwise_rollbacks", "Retained versions that served again")
@@ -80,6 +82,16 @@ class Metrics:
             for counter, count in zip(counters, lookups, strict=True):
                 counter.inc(count)
             rate.set(1 - total.misses / sum(total))
+
+        return observe
+
+    def hint_observer(self) -> Callable[[Lookups], None]:
+        """Returns what the cache of hints tells about each batch."""
+        counters = [self.hints.labels(source) for source in ("hit", "repeat", "miss")]
+
+        def observe(lookups: Lookups) -> None:
+            for counter, count in zip(counters, lookups, strict=True):
+                counter.inc(count)
 
         return observe
 

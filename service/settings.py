@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     max_cached_answers: int = Field(
         100_000, ge=0, description="Finished answers kept per weights, prompt and actions; 0 keeps none."
     )
+    max_cached_hints: int = Field(
+        10_000, ge=0, description="Finished hints kept per model, prompt and sampling; 0 keeps none."
+    )
     deduplicate: bool = Field(
         True, description="Whether equal prompts of a batch share one forward; off only to measure."
     )

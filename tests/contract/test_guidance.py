@@ -73,7 +73,8 @@ async def test_the_answer_names_its_model_and_has_hints_for_each_observation(ser
 
 
 @pytest.mark.parametrize("fields", [{}, {"task": "Stay."}, {"actions": ACTIONS}, {"task": "Go.", "actions": ACTIONS}])
-async def test_log_prob_and_text_equal_plain_transformers(service, embedded, fields):
+async def test_log_prob_and_text_equal_plain_transformers(service, embedded, unwatched, monkeypatch, fields):
+    monkeypatch.setattr(service.engine.hints, "_watch", unwatched)
     encoder = TextEncoder(embedded.tokenizer, max_tokens=embedded.max_tokens)
     written = await hints(service, [TEXT, *OTHERS], temperature=0, max_new_tokens=24, **fields)
     for observation, [hint] in zip([TEXT, *OTHERS], written, strict=True):

@@ -52,11 +52,12 @@ def joined(events, num_observations, num_hints):
 class Held:
     """The guidance model; step number `step` waits until `release`, and every step is noted."""
 
-    def __init__(self, service, monkeypatch, step=2):
+    def __init__(self, service, monkeypatch, unwatched, step=2):
         self.model, self.hold_at = service.engine.hints._model, step
         self.noted, self.reached, self.may_go_on = [], threading.Event(), threading.Event()
         monkeypatch.setattr(service.engine.hints, "_model", self)
         monkeypatch.setattr(service.engine.hints, "_stop_ids", frozenset())  # so that 256 tokens are 256 steps
+        monkeypatch.setattr(service.engine.hints, "_watch", unwatched)
 
     def __call__(self, **inputs):
         self.noted.append("step")
@@ -73,8 +74,8 @@ class Held:
 
 
 @pytest.fixture
-def held(service, monkeypatch):
-    held = Held(service, monkeypatch)
+def held(service, monkeypatch, unwatched):
+    held = Held(service, monkeypatch, unwatched)
     yield held
     held.release()
 
@@ -146,6 +147,25 @@ async def test_a_deadline_stops_the_generation(service, held, happens):
     assert len(held.noted) == held.hold_at
 
 
+@pytest.mark.parametrize("num_hints", [1, 2])
+async def test_act_is_answered_within_256_hints(service, happens, monkeypatch, unwatched, num_hints):
+    """Real forwards: whoever asks within a step is answered after one more at most."""
+    held = Held(service, monkeypatch, unwatched, step=7)
+    decide, queue = service.engine.policy.decide, service.engine.act_queue
+    monkeypatch.setattr(queue, "_forward", lambda items: (held.noted.append("act"), decide(items))[1])
+    body = {"observations": [f"pole {n % 40} cart {n // 40}" for n in range(256)], "max_new_tokens": 12, "seed": 1}
+    guiding = asyncio.create_task(service.ask("/guidance", {**body, "num_hints": num_hints}))
+    await held.until_reached()
+    acting = asyncio.create_task(service.act([TEXT], mode="greedy"))
+    await happens(lambda: queue.queued_tokens > 0)
+    held.release()
+    await acting
+    assert len((await guiding)["results"]) == 256
+    steps = held.noted.count("step")
+    assert steps > held.hold_at + 2  # hints were still being written
+    assert held.noted.index("act") <= held.hold_at + 1
+
+
 # Streams
 
 
@@ -205,8 +225,8 @@ async def counted(service, status):
     return next((float(line.removeprefix(series)) for line in lines if line.startswith(series)), 0.0)
 
 
-async def test_a_deadline_within_the_stream_is_an_error_event(service, monkeypatch):
-    held = Held(service, monkeypatch, step=3)
+async def test_a_deadline_within_the_stream_is_an_error_event(service, monkeypatch, unwatched):
+    held = Held(service, monkeypatch, unwatched, step=3)
     before = await counted(service, 504)
     headers = {"X-Request-Timeout-Ms": "2000"}
     response = await service.http.post("/guidance", json={**LONG, "stream": True}, headers=headers)
@@ -216,8 +236,8 @@ async def test_a_deadline_within_the_stream_is_an_error_event(service, monkeypat
     assert await counted(service, 504) == before + 1
 
 
-async def test_a_model_that_fails_within_the_stream_is_an_error_event(service, monkeypatch):
-    held = Held(service, monkeypatch, step=3)
+async def test_a_model_that_fails_within_the_stream_is_an_error_event(service, monkeypatch, unwatched):
+    held = Held(service, monkeypatch, unwatched, step=3)
 
     def failing(**inputs):
         if inputs["past_key_values"] is not None and inputs["attention_mask"].shape[1] > 60:

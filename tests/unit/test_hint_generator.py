@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hintwise.errors import InferenceFailed
+from service import hint_generator
 from service.hint_generator import HintGenerator, HintRequest
 from service.hint_reader import HintReader
 
@@ -52,15 +53,19 @@ class Listener(HintReader):
 
 
 @pytest.fixture(scope="module")
-def plain(embedded):
-    return HintGenerator(embedded)
+def plain(embedded, unwatched):
+    generator = HintGenerator(embedded)
+    generator._watch = unwatched
+    return generator
 
 
 @pytest.fixture
-def generator(embedded):
-    """One that counts, and whose hints go on to their last token."""
+def generator(embedded, unwatched, monkeypatch):
+    """One that counts, and whose hints go on to their last token, whatever they say."""
     generator = HintGenerator(embedded)
     generator._model, generator._stop_ids = Counting(embedded.model), frozenset()
+    generator._watch = unwatched
+    monkeypatch.setattr(hint_generator, "_may_try_again", lambda line: False)
     return generator
 
 
@@ -122,8 +127,9 @@ def test_a_hint_is_the_same_alone_and_with_any_others(embedded, wanted, stop_ids
     wanted=st.lists(st.tuples(requests, st.integers(0, 2)), min_size=1, max_size=10),
     leaves=st.lists(st.integers(0, 12) | st.none(), min_size=3, max_size=3),
 )
-def test_who_leaves_and_when_changes_nothing_for_those_who_stay(plain, embedded, wanted, leaves):
+def test_who_leaves_and_when_changes_nothing_for_those_who_stay(plain, embedded, unwatched, wanted, leaves):
     generator = HintGenerator(embedded)
+    generator._watch = unwatched
     generator._model = Counting(embedded.model)
     readers = [Listener() for _ in leaves]
     for step in range(13):
