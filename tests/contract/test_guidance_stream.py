@@ -341,3 +341,19 @@ async def sent_by(events, *, seconds, send=None, scope=None):
     stream = event_stream.EventStream(first, events, deadline=deadline)
     await stream(scope or {"type": "http", "path": "/guidance"}, receive, send or keep)
     return sent
+
+
+async def test_a_hint_that_was_kept_is_neither_written_again_nor_told_otherwise(start, monkeypatch):
+    body = {"observations": [TEXT], "max_new_tokens": 6, "temperature": 1.0, "seed": 3}
+    async with start(max_cached_hints=10) as kept:
+        whole = await kept.ask("/guidance", body)
+        monkeypatch.setattr(kept.engine.hints, "_model", None)  # whoever reads with it now fails
+        assert await kept.ask("/guidance", body) == whole
+        *tokens, done = await streamed(kept, **body)
+        assert done == ("done", whole)
+        assert joined(tokens, 1, 1) == [[whole["results"][0]["hints"][0]["text"]]]
+        metrics = (await kept.http.get("/metrics")).text.splitlines()
+        monkeypatch.undo()
+        other = await kept.ask("/guidance", {**body, "seed": 4})
+    assert {'hintwise_hints_total{source="hit"} 2.0', 'hintwise_hints_total{source="miss"} 1.0'} <= {*metrics}
+    assert other != whole

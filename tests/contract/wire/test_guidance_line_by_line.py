@@ -143,8 +143,9 @@ async def test_a_stream_is_tokens_and_the_whole_body(client):
     assert joined == {place: text for place, text in texts.items() if text}
 
 
-async def test_the_last_event_of_a_failure_is_an_error_with_a_problem(service, client, monkeypatch):
+async def test_the_last_event_of_a_failure_is_an_error_with_a_problem(service, client, unwatched, monkeypatch):
     """`error` (a problem)"""
+    monkeypatch.setattr(service.engine.hints, "_watch", unwatched)
     model, steps = service.engine.hints._model, []
 
     def failing(**inputs):
