@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -17,6 +17,7 @@ import torch
 
 from hintwise.action_batch import ScoredPrompt
 from hintwise.prompts import action_prompt
+from hintwise.scoring import score_distinct
 from service.policy_runner import PolicyRunner
 
 NEARLY = 1.3
@@ -40,13 +41,13 @@ def measured_num_threads(runner: PolicyRunner) -> int:
     if runner.language_model.device.type != "cpu":
         torch.set_num_threads(1)
         return 1
-    batches = _batches(runner)
+    prompts = _prompts(runner)
     torch.set_num_threads(1)
-    runner.score(next(batches)[:1])  # the first forward of a process is slow
+    _forward(runner, prompts[:1])  # the first forward of a process is slow
 
     def seconds(count: int) -> float:
         torch.set_num_threads(count)
-        return _fastest(lambda: runner.score(next(batches)))
+        return _fastest(lambda: _forward(runner, prompts))
 
     times = _times(seconds, usable_cores())
     chosen = fewest_nearly_as_fast(times)
@@ -107,17 +108,19 @@ def _fastest(forward: Callable[[], object]) -> float:
     return best
 
 
-def _batches(runner: PolicyRunner) -> Iterator[list[ScoredPrompt]]:
-    """Yields batches of prompts that all differ, so that nothing remembers their answers."""
+def _prompts(runner: PolicyRunner) -> list[ScoredPrompt]:
+    """Returns a batch such as a vector of CartPole environments asks."""
     head = runner.policy.head_actions
     candidates = runner.candidates(("push left", "push right") if head is None else head.actions)
-    number = 0
-    while True:
-        numbers = range(number, number + NUM_PROMPTS)
-        number += NUM_PROMPTS
-        texts = [f"cart {k % 41} speed {k // 41 % 41} pole {k % 23} turn {k % 7}" for k in numbers]
-        prompts = [action_prompt(text, task="Keep the pole upright.") for text in texts]
-        yield runner.encoder.scored(prompts, [candidates] * NUM_PROMPTS)
+    texts = [f"cart {10 + k} speed {20 + k} pole {15 - k} turn {19 + k}" for k in range(NUM_PROMPTS)]
+    prompts = [action_prompt(text, task="Keep the pole upright.") for text in texts]
+    return runner.encoder.scored(prompts, [candidates] * NUM_PROMPTS)
+
+
+@torch.inference_mode()
+def _forward(runner: PolicyRunner, prompts: Sequence[ScoredPrompt]) -> None:
+    """Runs the policy past the runner, whose answers would be remembered and counted."""
+    score_distinct(runner.policy, prompts)
 
 
 def _quota(cgroups: Path) -> float | None:

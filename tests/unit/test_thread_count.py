@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from hintwise.language_model import load_language_model
 from service import thread_count
+from service.answer_cache import AnswerCache
 from service.policy_runner import PolicyRunner
 from service.settings import Settings
 from service.thread_count import fewest_nearly_as_fast, measured_num_threads, usable_cores
@@ -77,14 +78,16 @@ def test_a_policy_with_a_head_is_measured_on_its_own_actions(measured):
     assert measured({1: 2.0, 2: 1.0}, head_actions=["go", "wait", "turn"]) == (2, [1, 2])
 
 
-def test_every_forward_has_prompts_of_its_own(monkeypatch, model):
-    """A service that remembers answers would be fast with any number of threads."""
-    seen, runner = [], PolicyRunner(model)
-    monkeypatch.setattr(runner, "score", lambda items: seen.extend(item.prompt for item in items))
+def test_what_is_measured_is_neither_remembered_nor_counted(monkeypatch, model):
+    """A service that remembers answers would be fast with any number of threads, and its hit rate would be wrong."""
+    lookups = []
+    runner = PolicyRunner(model, answers=AnswerCache(100, lookups.append))
+    forwards, forward = [], runner.policy.forward
+    monkeypatch.setattr(runner.policy, "forward", lambda *a, **k: forwards.append(a) or forward(*a, **k))
     monkeypatch.setattr(thread_count, "usable_cores", lambda: 2)
     measured_num_threads(runner)
-    assert len(seen) > 2 * thread_count.NUM_PROMPTS
-    assert len(set(seen[1:])) == len(seen) - 1
+    assert len(forwards) > 2
+    assert lookups == []
 
 
 def test_an_accelerator_needs_one_and_is_not_measured():
