@@ -131,7 +131,7 @@ class Policy(nn.Module):
         if prefix is None and batch.rows.prefix_length:
             prefix = self._trunk_forward.encode_prefix(batch.rows.prefix_ids)
         hidden = self._trunk_forward.hidden_states(batch.rows, prefix)  # (R, K, H)
-        ends = hidden[:, 0].float()  # (R, H) of the last prompt tokens
+        ends = _at_least_fp32(hidden[:, 0])  # (R, H) of the last prompt tokens
         if isinstance(batch, PhraseBatch) and batch.first_rows is not None:
             ends = ends.index_select(0, batch.first_rows)  # (B, H)
         if isinstance(batch, HeadBatch):
@@ -147,7 +147,7 @@ class Policy(nn.Module):
     def _phrase_scores(self, hidden: Tensor, batch: PhraseBatch) -> Tensor:
         """Returns beta * s_k / n_k ** alpha, shape (B, A), from the states of all places read, (R * K, H)."""
         scored = hidden if batch.scored_places is None else hidden.index_select(0, batch.scored_places)
-        log_probs = self.trunk.get_output_embeddings()(scored).float().log_softmax(-1)  # (M, V)
+        log_probs = _at_least_fp32(self.trunk.get_output_embeddings()(scored)).log_softmax(-1)  # (M, V)
         token_log_probs = log_probs[batch.token_places, batch.token_ids]  # (B, A, J)
         phrase_log_probs = (token_log_probs * batch.token_mask).sum(-1)  # (B, A)
         num_tokens = batch.token_mask.sum(-1).clamp(min=1)
@@ -161,11 +161,15 @@ class Policy(nn.Module):
         """
         head = self.trunk.get_output_embeddings()
         rows = functional.embedding(deciding.token_ids, head.weight)  # (B, A, H)
-        logits = (rows @ hidden.index_select(0, deciding.places).unsqueeze(-1)).squeeze(-1).float()
+        logits = _at_least_fp32((rows @ hidden.index_select(0, deciding.places).unsqueeze(-1)).squeeze(-1))
         if getattr(head, "bias", None) is not None:
             logits = logits + head.bias[deciding.token_ids]
         scores: Tensor = self.beta * logits / deciding.num_tokens**self.alpha
         return scores
+
+
+def _at_least_fp32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _zero_linear(width: int, num_outputs: int) -> nn.Linear:

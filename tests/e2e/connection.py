@@ -11,8 +11,9 @@ import httpx
 PATIENCE_S = 60
 """After which a test gives up waiting for what it waits for."""
 SMALL = {"observations": ["größer"], "actions": ["push left", "push right"]}
-ENDLESS = {"observations": ["x"] * 256, "num_hints": 8, "max_new_tokens": 256, "temperature": 0, "stream": True}
-"""Minutes of writing."""
+DISTINCT = [f"cart {n % 41} pole {n // 41}" for n in range(256)]
+ENDLESS = {"observations": DISTINCT, "num_hints": 8, "max_new_tokens": 256, "temperature": 2, "stream": True}
+"""Minutes of writing: no two prompts are alike, and at this temperature few hints end of themselves."""
 
 
 class Connection:
