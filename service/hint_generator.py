@@ -155,7 +155,7 @@ class HintGenerator:
             yield
             yield from self._attempt(again.values(), 1)
             made |= {each: self._finish(line) for each, line in again.items()}
-        kept = {each: hint for each, hint in made.items() if new[each].is_whole and new[each].asked.is_repeatable}
+        kept = {each: hint for each, hint in made.items() if _may_be_kept(new[each], hint)}
         self._cache.keep(digest, kept)
         written |= made
         return [written[request.same_hint] for request in requests]
@@ -241,6 +241,13 @@ class HintGenerator:
 def _may_try_again(line: _Line) -> bool:
     """Returns whether there are other draws, and somebody who waits for them."""
     return line.asked.temperature > 0 and line.is_wanted
+
+
+def _may_be_kept(line: _Line, hint: WrittenHint) -> bool:
+    """Returns whether a hint is what everyone who asks for it would get."""
+    # Who leaves before the second attempt must not take it from those who ask later.
+    tried = hint is not DEGENERATE or line.attempt == 1 or not line.asked.temperature
+    return line.is_whole and tried and line.asked.is_repeatable
 
 
 def _thinned(rows: GrowingRows, places: list[int]) -> list[int]:

@@ -190,3 +190,27 @@ def test_a_hint_that_its_readers_left_is_not_kept(embedded):
     gone.left = True
     written(embedded, " push left", cache=cache, reader=gone)
     assert written(embedded, " push right", cache=cache)[0].text == "push right"
+
+
+def test_nothing_is_kept_of_a_first_attempt_whose_readers_left_before_the_second(embedded):
+    """Another hint of the batch is still being written when they leave; who asks later has both attempts."""
+    cache, leaver = HintCache(10), HintReader()
+    generator = HintGenerator(embedded, cache)
+    generator._model = Scripted(embedded, "..  push left")
+    prompt = tuple(generator.encoder.encode("state: cart 20 speed 21 pole 20 turn 19\nhint:"))
+    short, long = HintRequest(prompt, 1, 0.7, 1, 0, leaver), HintRequest(prompt, 64, 0.7, 1, 1)
+    steps = generator.write([short, long])
+    next(steps)
+    leaver.left = True
+    for _ in steps:
+        pass
+    again, script, _ = written(embedded, "..", " push", cache=cache, max_new_tokens=1)
+    assert (script.num_readings, again.finish_reason) == (2, "length")
+
+
+@pytest.mark.parametrize(("texts", "temperature"), [([" ...", " ..."], 0.7), ([" ..."], 0)])
+def test_a_hint_that_stays_degenerate_is_kept(embedded, texts, temperature):
+    cache = HintCache(10)
+    written(embedded, *texts, cache=cache, temperature=temperature)
+    hint, script, _ = written(embedded, " push left", cache=cache, temperature=temperature)
+    assert (hint.finish_reason, script.steps) == ("degenerate", 0)
