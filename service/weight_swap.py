@@ -4,7 +4,7 @@
     rollback  kept file, hash        ─▶ verify ─▶ swap, canary, record ─▶ answer ─▶ flush
               event loop + thread       a thread  one job on the inference thread   flush thread
 
-The job copies in memory, scores the canary and writes one small file. It happens whole or not at
+The job hands tensors over, scores the canary and writes one small file. It happens whole or not at
 all, and the record always names what serves. Whatever fails, or is late, leaves the old version
 serving and no trace of the new one. A kill loses nothing, since the system writes on; until the
 flush, of which `durable` tells, a power cut may.
