@@ -6,7 +6,8 @@ import json
 import random
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 ACTIONS = ("push left", "push right")
 TASK = "Keep the pole upright."
@@ -28,9 +29,14 @@ def act_request(
     seed: int | Sequence[int] = 1,
 ) -> bytes:
     """Returns `POST /act` as the bytes that cross the wire."""
-    body = json.dumps({"observations": observations, "actions": actions, "task": task, "seed": seed}).encode()
+    return post_request(port, "/act", {"observations": observations, "actions": actions, "task": task, "seed": seed})
+
+
+def post_request(port: int, path: str, content: Mapping[str, Any]) -> bytes:
+    """Returns a POST of JSON as the bytes that cross the wire."""
+    body = json.dumps(content).encode()
     head = (
-        f"POST /act HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

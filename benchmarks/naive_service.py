@@ -71,6 +71,14 @@ def create_app(scorer: NaiveScorer, *, per_candidate: bool = False, handler: str
     return app
 
 
+def serve(app: FastAPI) -> None:
+    """Serves on a free port of loopback, and prints its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    config = uvicorn.Config(app, loop="uvloop", http="httptools", access_log=False, log_level="warning")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded", help="embedded, a directory or a hub id")
@@ -78,11 +86,7 @@ def main() -> None:
     parser.add_argument("--handler", choices=("async", "sync"), default="async", help="where the model runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    app = create_app(NaiveScorer(arguments.model), per_candidate=arguments.per_candidate, handler=arguments.handler)
-    listener = socket.create_server(("127.0.0.1", 0))
-    print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-    config = uvicorn.Config(app, loop="uvloop", http="httptools", access_log=False, log_level="warning")
-    uvicorn.Server(config).run(sockets=[listener])
+    serve(create_app(NaiveScorer(arguments.model), per_candidate=arguments.per_candidate, handler=arguments.handler))
 
 
 if __name__ == "__main__":

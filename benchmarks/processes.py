@@ -27,9 +27,9 @@ def running_service(model: str, *, settings: Mapping[str, str] | None = None) ->
 
 
 @contextmanager
-def running_naive_service(model: str, *flags: str) -> Iterator[int]:
-    """Runs benchmarks/naive_service.py; yields its port."""
-    with _running(["benchmarks.naive_service", "--model", model, *flags], {}) as port:
+def running_naive_service(model: str, *flags: str, module: str = "naive_service") -> Iterator[int]:
+    """Runs a naive service of this directory; yields its port."""
+    with _running([f"benchmarks.{module}", "--model", model, *flags], {}) as port:
         yield port
 
 
