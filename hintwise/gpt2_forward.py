@@ -12,7 +12,9 @@ Source: Radford et al. 2019, Language models are unsupervised multitask learners
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +33,10 @@ TANH_GELUS = "gelu_new", "gelu_pytorch_tanh", "gelu_fast"
 
 MAX_CPU_BYTES = 2**23
 """Of a layer's widest activations on a CPU: beyond, they leave its caches, and each allocation is fresh pages."""
+
+
+Behind: TypeAlias = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A layer's number, its new keys and values -> all keys and values that its queries look at."""
 
 
 class _Layer(NamedTuple):
@@ -94,27 +100,36 @@ class GPT2Forward:
 
     def hidden_states(self, rows: TokenRows, prefix: Prefix | None) -> Tensor:
         """See `TrunkForward`."""
+        return self.hidden_states_behind(rows, partial(_behind, prefix))
+
+    def hidden_states_behind(self, rows: TokenRows, behind: Behind) -> Tensor:
+        """Returns `hidden_states`, where `behind` knows the prefix."""
         past = rows.prefix_length
         places = torch.arange(past, past + rows.input_ids.shape[1], device=rows.input_ids.device)
         hidden = self._embed(rows.input_ids, places if rows.branches is None else rows.branches.position_ids)
-        unseen, unseen_where_read = _unseen(rows, hidden.dtype)
+        return self._through(hidden, rows.read_columns, behind, *_unseen(rows, hidden.dtype))
+
+    def _through(
+        self, hidden: Tensor, read_columns: Tensor, behind: Behind, unseen: Tensor | None, unseen_where_read: Tensor
+    ) -> Tensor:
+        """Returns (R, K, H) where `read_columns` says: embedded tokens (R, T, H) through all layers."""
         for number, layer in enumerate(self._layers[:-1]):
             query, key, value = self._split(self._norm(hidden, layer.norm_1), layer.query_key_value)
-            attended = _attend(query, *_behind(prefix, number, key, value), unseen)
+            attended = _attend(query, *behind(number, key, value), unseen)
             hidden = self._add(layer, hidden, attended)
-        return self._read(rows, hidden, prefix, unseen_where_read)
+        return self._read(hidden, read_columns, behind, unseen_where_read)
 
-    def _read(self, rows: TokenRows, hidden: Tensor, prefix: Prefix | None, unseen: Tensor) -> Tensor:
-        """Returns (R, K, H): the last layer, where `rows` is read."""
+    def _read(self, hidden: Tensor, read_columns: Tensor, behind: Behind, unseen: Tensor) -> Tensor:
+        """Returns (R, K, H): the last layer, where `read_columns` says."""
         (num_rows, num_columns, width), layer = hidden.shape, self._layers[-1]
         first = torch.arange(0, num_rows * num_columns, num_columns, device=hidden.device)
-        places = (rows.read_columns + first[:, None]).view(-1)
+        places = (read_columns + first[:, None]).view(-1)
         normed = self._norm(hidden, layer.norm_1)
         weight, bias = layer.query_key_value
         key, value = self._split(normed, (weight[:, width:], bias[width:]))
         read = normed.view(-1, width).index_select(0, places).view(num_rows, -1, width)
         (query,) = self._split(read, (weight[:, :width], bias[:width]))
-        attended = _attend(query, *_behind(prefix, len(self._layers) - 1, key, value), unseen)
+        attended = _attend(query, *behind(len(self._layers) - 1, key, value), unseen)
         hidden = hidden.view(-1, width).index_select(0, places).view(num_rows, -1, width)
         return self._norm(self._add(layer, hidden, attended), self._last_norm)
 
@@ -149,11 +164,11 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, unseen: Tensor | None) ->
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=unseen, is_causal=unseen is None)
 
 
-def _behind(prefix: Prefix | None, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+def _behind(prefix: Prefix | None, number: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Returns keys and values with the prefix's before each row's own."""
     if prefix is None:
         return key, value
-    before_key, before_value = (each.expand(len(key), -1, -1, -1) for each in prefix.keys_and_values[layer])
+    before_key, before_value = (each.expand(len(key), -1, -1, -1) for each in prefix.keys_and_values[number])
     return torch.cat([before_key, key], dim=2), torch.cat([before_value, value], dim=2)
 
 
@@ -172,10 +187,11 @@ def _unseen(rows: TokenRows, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]
     else:
         every = functional.pad(~rows.branches.sees, (past, 0), value=False)[:, None]
         read = every.gather(2, rows.read_columns[:, None, :, None].expand(-1, -1, -1, past + num_columns))
-    return None if every is None else _added(every, dtype), _added(read, dtype)
+    return None if every is None else added_to_scores(every, dtype), added_to_scores(read, dtype)
 
 
-def _added(unseen: Tensor, dtype: torch.dtype) -> Tensor:
+def added_to_scores(unseen: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns what attention adds to its scores: -inf where `unseen`, 0 elsewhere."""
     return torch.zeros(unseen.shape, dtype=dtype, device=unseen.device).masked_fill_(unseen, -torch.inf)
 
 

@@ -9,7 +9,7 @@ Sequences of different lengths are padded on the left; masks and positions come 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class GrowingRows:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def read(self, model: torch.nn.Module) -> Tensor:
+    def read(self, model: Callable[..., Any]) -> Tensor:
         """Returns the model's logits for the next token of every row, (B, V), in fp32."""
         # A row that nobody continues grows on with the others; it must not run out of positions.
         positions = (self._mask.cumsum(-1) - 1).clamp(0, self._last_position)[:, -self._ids.shape[1] :]

@@ -20,14 +20,17 @@ at once. Readers hear a token when it is sure to stay, and so nothing of a first
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import GPT2LMHeadModel, PreTrainedModel
 
 from hintwise.errors import InferenceFailed
+from hintwise.gpt2_writing import GPT2Writing
 from hintwise.language_model import LanguageModel
 from hintwise.phrases import TokenIds
 from hintwise.tokens import TextEncoder
@@ -130,7 +133,7 @@ class HintGenerator:
     def __init__(self, language_model: LanguageModel, cache: HintCache | None = None) -> None:
         self.language_model = language_model
         self.encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
-        self._model = language_model.model
+        self._model = _writing(language_model.model)
         self._cache = cache or HintCache(0)
         self._pieces = token_pieces(language_model.tokenizer)
         self._stop_ids = _stop_ids(language_model, self._pieces)
@@ -236,6 +239,11 @@ class HintGenerator:
             return DEGENERATE
         ended = line.num_kept is not None or line.watch.ends_a_sentence
         return WrittenHint(text, token_ids, sum(line.log_probs[:num_kept]), "stop" if ended else "length")
+
+
+def _writing(model: PreTrainedModel) -> Callable[..., Any]:
+    """Returns what reads growing rows, called as transformers' models are."""
+    return GPT2Writing(cast("GPT2LMHeadModel", model)) if GPT2Writing.can_run(model) else model
 
 
 def _may_try_again(line: _Line) -> bool:
