@@ -13,20 +13,24 @@ there already, where transformers copies the whole memory at every step.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import GPT2LMHeadModel
 
-from hintwise.gpt2_forward import GPT2Forward, added_to_scores
+from hintwise.gpt2_forward import Behind, GPT2Forward, added_to_scores
 from hintwise.token_rows import TokenRows
-from hintwise.trunk_forward import Prefix
 
 ROOM_TOKENS = 16
 """Columns that are made at once: to make more is to copy what is remembered."""
 MIN_SHARED_TOKENS = 32
 """Tokens of rows that a common beginning must save: reading it is a forward of its own."""
+MIN_PADDING_SAVED = 64
+"""Padded tokens that a further forward must save."""
 
 
 class LayerMemory:
@@ -35,13 +39,17 @@ class LayerMemory:
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values = keys, values
 
-    def put(self, start: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes columns from `start` on; returns the keys and values of all up to the last of them."""
-        stop = start + key.shape[2]
-        if stop > self.keys.shape[2]:
-            self.keys, self.values = (_roomy(each, start, stop) for each in (self.keys, self.values))
-        self.keys[:, :, start:stop], self.values[:, :, start:stop] = key, value
-        return self.keys[:, :, :stop], self.values[:, :, :stop]
+    def put(self, rows: slice, start: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes columns from `start` on; returns the keys and values of `rows` up to the last of them."""
+        stop = start + key.shape[-2]
+        self.keys[rows, :, start:stop], self.values[rows, :, start:stop] = key, value
+        return self.keys[rows, :, :stop], self.values[rows, :, :stop]
+
+    def select(self, rows: Tensor) -> None:
+        self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
+
+    def make_room(self) -> None:
+        self.keys, self.values = (functional.pad(each, (0, 0, 0, ROOM_TOKENS)) for each in (self.keys, self.values))
 
 
 class RowMemory:
@@ -49,35 +57,39 @@ class RowMemory:
 
     Args:
         lengths: (R,) tokens of each prompt.
-        prefix: Of what all of them begin with.
+        layers: With room for the longest.
     """
 
-    def __init__(self, lengths: Tensor, prefix: Prefix | None) -> None:
-        self.layers: list[LayerMemory] = []
-        self._lengths, self._prefix = lengths, prefix
-        self._num_prompt_columns = int(lengths.max())
-        self._num_columns = prefix.keys_and_values[0][0].shape[1] if prefix else 0
+    def __init__(self, lengths: Tensor, layers: Sequence[LayerMemory]) -> None:
+        self.layers = layers
+        self._lengths = lengths
+        self._num_prompt_columns = self._num_columns = int(lengths.max())
 
     def reorder_cache(self, rows: Tensor) -> None:
         """Goes on with `rows`, as transformers' caches do."""
         self._lengths = self._lengths[rows]
         for layer in self.layers:
-            layer.keys, layer.values = layer.keys.index_select(0, rows), layer.values.index_select(0, rows)
+            layer.select(rows)
 
-    def put(self, number: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Remembers new columns of a layer; returns the keys and values of all."""
-        if number == len(self.layers):
-            pair = self._prefix.keys_and_values[number] if self._prefix else (key[0, :, :0], value[0, :, :0])
-            self.layers.append(LayerMemory(*(each.expand(len(key), -1, -1, -1) for each in pair)))
-        return self.layers[number].put(self._num_columns, key, value)
+    def add_column(self) -> None:
+        """Counts one column more, and makes room for it."""
+        self._num_columns += 1
+        if self._num_columns > self.layers[0].keys.shape[2]:
+            for layer in self.layers:
+                layer.make_room()
 
-    def advance(self, num_columns: int) -> None:
-        """Counts columns that every layer has been given."""
-        self._num_columns += num_columns
+    def put(self, rows: slice, start: int, number: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes columns of layer `number`; returns the keys and values of all up to them."""
+        return self.layers[number].put(rows, start, key, value)
+
+    @property
+    def put_last(self) -> Behind:
+        """Writes the last column of every row."""
+        return partial(self.put, slice(None), self._num_columns - 1)
 
     def unseen(self, dtype: torch.dtype) -> Tensor:
-        """Returns what attention from one more column adds to its scores, (R, 1, 1, columns)."""
-        columns = torch.arange(self._num_columns + 1, device=self._lengths.device)
+        """Returns what attention from the last column adds to its scores, (R, 1, 1, columns)."""
+        columns = torch.arange(self._num_columns, device=self._lengths.device)
         in_gap = (columns >= self._lengths[:, None]) & (columns < self._num_prompt_columns)
         return added_to_scores(in_gap[:, None, None], dtype)
 
@@ -122,24 +134,51 @@ class GPT2Writing(GPT2Forward):
             hidden, memory = self._begin(input_ids, attention_mask.sum(-1))
         else:
             memory = past_key_values
+            memory.add_column()
             hidden = self._embed(input_ids, position_ids)
             unseen, last = memory.unseen(hidden.dtype), torch.zeros_like(input_ids)
-            hidden = self._through(hidden, last, memory.put, unseen, unseen)
-            memory.advance(1)
+            hidden = self._through(hidden, last, memory.put_last, unseen, unseen)
         return Read(self._head(hidden), memory)
 
     def _begin(self, input_ids: Tensor, lengths: Tensor) -> tuple[Tensor, RowMemory]:
-        """Returns the hidden states at the ends of prompts that are padded on the left, and their memory."""
+        """Returns the hidden states (R, 1, H) at the ends of prompts that are padded on the left, and their memory."""
         num_columns = input_ids.shape[1]
         places = torch.arange(num_columns, device=input_ids.device) + (num_columns - lengths)[:, None]
         ids = input_ids.gather(1, places % num_columns)  # the padding stands on the right now
         num_shared = _num_shared(ids, lengths)
         prefix = self.encode_prefix(ids[0, :num_shared]) if num_shared else None
-        rows = TokenRows(ids[0, :num_shared], ids[:, num_shared:], (lengths - num_shared - 1)[:, None], branches=None)
-        memory = RowMemory(lengths, prefix)
-        hidden = self.hidden_states_behind(rows, memory.put)
-        memory.advance(num_columns - num_shared)
-        return hidden, memory
+        memory = RowMemory(lengths, self._layers_with_room(ids, int(lengths.min())))
+        if prefix:
+            for number, pair in enumerate(prefix.keys_and_values):
+                memory.put(slice(None), 0, number, *pair)
+        ends = lengths - num_shared
+        hidden = []
+        for rows in _runs(ends.tolist(), self.max_forward_tokens):
+            own = ids[rows, num_shared : num_shared + int(ends[rows].max())]
+            part = TokenRows(ids[0, :num_shared], own, ends[rows, None] - 1, branches=None)
+            hidden.append(self.hidden_states_behind(part, partial(memory.put, rows, num_shared)))
+        return torch.cat(hidden), memory
+
+    def _layers_with_room(self, ids: Tensor, shortest: int) -> list[LayerMemory]:
+        width = self._token_embedding.shape[1] // self._num_heads
+        shape = len(ids), self._num_heads, ids.shape[1] + ROOM_TOKENS, width
+        columns = [self._token_embedding.new_empty(shape) for _ in range(2 * len(self._layers))]
+        for each in columns:  # what stands in a gap must be a number: nothing times what is none would be none
+            each[:, :, shortest : ids.shape[1]] = 0
+        return list(map(LayerMemory, columns[::2], columns[1::2]))
+
+
+def _runs(lengths: Sequence[int], max_tokens: int | None) -> Iterator[slice]:
+    """Yields neighbours that share a forward; with the longest rows first, rows of similar length."""
+    start = longest = 0
+    for row, length in enumerate(lengths):
+        spared = (longest - length) * (len(lengths) - row)
+        full = max_tokens is not None and (row - start + 1) * max(longest, length) > max_tokens
+        if row > start and (spared >= MIN_PADDING_SAVED or full):
+            yield slice(start, row)
+            start, longest = row, 0
+        longest = max(longest, length)
+    yield slice(start, len(lengths))
 
 
 def _num_shared(ids: Tensor, lengths: Tensor) -> int:
@@ -147,11 +186,3 @@ def _num_shared(ids: Tensor, lengths: Tensor) -> int:
     alike = int((ids == ids[0]).all(0).long().cumprod(0).sum())
     shared = min(alike, int(lengths.min()) - 1)
     return shared if shared * (len(ids) - 1) >= MIN_SHARED_TOKENS else 0
-
-
-def _roomy(columns: Tensor, num_kept: int, num_needed: int) -> Tensor:
-    """Returns the first columns (R, heads, columns, width of a head) with room behind them."""
-    num_rows, num_heads, _, width = columns.shape
-    roomy = columns.new_empty(num_rows, num_heads, num_needed + ROOM_TOKENS, width)
-    roomy[:, :, :num_kept] = columns[:, :, :num_kept]
-    return roomy

@@ -179,9 +179,11 @@ class HintGenerator:
         growing = [line for line in lines if line.grows]
         if not growing:
             return  # every reader left while the batch waited
-        row_of = {prompt: row for row, prompt in enumerate(dict.fromkeys(line.asked.prompt for line in growing))}
+        # The longest first: neighbours of similar length need little padding.
+        prompts = sorted(dict.fromkeys(line.asked.prompt for line in growing), key=len, reverse=True)
+        row_of = {prompt: row for row, prompt in enumerate(prompts)}
         places = [row_of[line.asked.prompt] for line in growing]  # the row that each line continues
-        rows = GrowingRows(self.language_model, list(row_of))
+        rows = GrowingRows(self.language_model, prompts)
         while growing:
             self._extend(growing, rows.read(self._model)[places])
             if any(line.grows for line in growing):
