@@ -34,14 +34,13 @@ from hintwise.gpt2_writing import GPT2Writing
 from hintwise.language_model import LanguageModel
 from hintwise.phrases import TokenIds
 from hintwise.tokens import TextEncoder
-from service.action_draw import STREAM_HINT
 from service.batch_run import Steps
 from service.growing_rows import GrowingRows
 from service.hint_cache import HintCache
 from service.hint_hygiene import UNFINISHED, HintWatch, Positions, echoable, says_something
 from service.hint_reader import HintReader, NewToken
 from service.hint_text import hint_text, token_pieces
-from service.sampling import gumbels
+from service.token_draw import TokenDraws, draw_tokens
 from service.written_hint import DEGENERATE, WrittenHint
 
 HINTS_PER_ITEM = 8
@@ -199,7 +198,7 @@ class HintGenerator:
     def _extend(self, lines: Sequence[_Line], logits: Tensor) -> None:
         """Draws one token for every line from its logits, (B, V)."""
         log_probs = torch.log_softmax(logits, dim=-1)
-        drawn = _draw(log_probs, lines)
+        drawn = draw_tokens(log_probs, _draws(lines))
         chosen = log_probs.gather(1, drawn).squeeze(1).tolist()
         heard: dict[HintReader, list[NewToken]] = {}
         for line, token, log_prob in zip(lines, drawn.squeeze(1).tolist(), chosen, strict=True):
@@ -269,17 +268,13 @@ def _thinned(rows: GrowingRows, places: list[int]) -> list[int]:
     return list(range(len(places)))
 
 
-def _draw(log_probs: Tensor, lines: Sequence[_Line]) -> Tensor:
-    """Returns (B, 1) token ids: Gumbel-max at each line's temperature, argmax at 0."""
-    # argmax(log p / T + g) = argmax(log p + T g); at T = 0 the noise need not be made, which takes a while
-    scores = log_probs.clone()
-    if warm := [row for row, line in enumerate(lines) if line.asked.temperature]:
-        seeds = np.array([lines[row].asked.seed for row in warm], dtype=np.int64)
-        steps = np.array([_step_number(lines[row]) for row in warm], dtype=np.int64)
-        noise = torch.from_numpy(gumbels(seeds, steps, scores.shape[1], stream=STREAM_HINT)).to(scores.device)
-        temperatures = torch.tensor([lines[row].asked.temperature for row in warm], device=scores.device)
-        scores[warm] += temperatures.unsqueeze(1) * noise
-    return scores.argmax(dim=-1, keepdim=True)
+def _draws(lines: Sequence[_Line]) -> TokenDraws:
+    """Returns how the next token of each line is drawn."""
+    return TokenDraws(
+        temperatures=np.array([line.asked.temperature for line in lines], dtype=np.float32),
+        seeds=np.array([line.asked.seed for line in lines], dtype=np.int64),
+        steps=np.array([_step_number(line) for line in lines], dtype=np.int64),
+    )
 
 
 def _step_number(line: _Line) -> int:

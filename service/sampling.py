@@ -51,16 +51,34 @@ def uniforms(seeds: NDArray[np.int64], items: NDArray[np.int64], num_slots: int,
         keys = zip(seeds.tolist(), items.tolist(), strict=True)
         words = [[_first_word(slot, item, stream, seed) for slot in range(num_slots)] for seed, item in keys]
         return _between_0_and_1(np.array(words, dtype=np.uint64).reshape(len(seeds), num_slots))
+    return _uniforms_at(seeds, items, np.arange(num_slots)[None], stream)
+
+
+def _uniforms_at(
+    seeds: NDArray[np.int64], items: NDArray[np.int64], slots: NDArray[np.int64], stream: int
+) -> NDArray[np.float64]:
+    """Returns (N, S) numbers for slots (1, S) or (N, S)."""
     seed, item = seeds.astype(np.uint64)[:, None], items.astype(np.uint64)[:, None]  # (N, 1)
-    counter = np.empty((4, len(seeds), num_slots), dtype=np.uint64)
-    counter[0], counter[1] = np.arange(num_slots, dtype=np.uint64), item & LOW
+    counter = np.empty((4, len(seeds), slots.shape[1]), dtype=np.uint64)
+    counter[0], counter[1] = slots.astype(np.uint64), item & LOW
     counter[2], counter[3] = item >> WORD, stream
     return _between_0_and_1(philox(counter, np.stack([seed & LOW, seed >> WORD]))[0])
 
 
 def gumbels(seeds: NDArray[np.int64], items: NDArray[np.int64], num_slots: int, *, stream: int) -> NDArray[np.float32]:
     """Returns (N, num_slots) standard Gumbel numbers: argmax(scores + gumbels) samples softmax(scores)."""
-    return (-np.log(-np.log(uniforms(seeds, items, num_slots, stream=stream)))).astype(np.float32)
+    return _gumbels_of(uniforms(seeds, items, num_slots, stream=stream))
+
+
+def gumbels_at(
+    seeds: NDArray[np.int64], items: NDArray[np.int64], slots: NDArray[np.int64], *, stream: int
+) -> NDArray[np.float32]:
+    """Returns (N,) of the numbers that `gumbels` returns: slot `slots[k]` of item k."""
+    return _gumbels_of(_uniforms_at(seeds, items, slots[:, None], stream)[:, 0])
+
+
+def _gumbels_of(uniform: NDArray[np.float64]) -> NDArray[np.float32]:
+    return (-np.log(-np.log(uniform))).astype(np.float32)
 
 
 def _first_word(slot: int, item: int, stream: int, seed: int) -> int:
@@ -76,3 +94,7 @@ def _first_word(slot: int, item: int, stream: int, seed: int) -> int:
 def _between_0_and_1(words: Words) -> NDArray[np.float64]:
     uniform: NDArray[np.float64] = ((words >> np.uint64(8)).astype(np.float64) + 0.5) * 2.0**-24
     return uniform
+
+
+MAX_GUMBEL = float(_gumbels_of(_between_0_and_1(np.array([LOW])))[0])
+"""The largest number that `gumbels` returns: that of the largest word."""
