@@ -1,6 +1,6 @@
 """What `POST /guidance` is worth beside transformers' `generate`, at 64 distinct states a request from 2 clients.
 
-    python -m benchmarks.guidance --model DIR
+    python -m benchmarks.guidance [--model embedded]
 
 Three services run side by side, one thread for each model, and take turns in every round:
 
@@ -36,7 +36,7 @@ from benchmarks.guidance_states import FIRST_SEED, MAX_NEW_TOKENS, STATES, WORLD
 from benchmarks.light_client import LightClient, post_request
 from benchmarks.processes import running_naive_service, running_service
 from benchmarks.same_hints import Agreement, WrittenText, compare
-from hintwise.language_model import LanguageModel, load_language_model
+from hintwise.language_model import EMBEDDED_DIR, LanguageModel, load_language_model
 from hintwise.prompts import guidance_prompt
 
 NUM_CLIENTS = 2
@@ -80,7 +80,8 @@ def _supply(arguments: argparse.Namespace) -> dict[str, Iterator[Question]]:
 def _started(stack: ExitStack, arguments: argparse.Namespace) -> dict[str, int]:
     """Returns the port of each service."""
     settings = {"HINTWISE_GUIDANCE": arguments.model, "HINTWISE_NUM_THREADS": "1"}
-    naive = partial(running_naive_service, arguments.model, "--handler", arguments.naive_handler)
+    directory = str(EMBEDDED_DIR) if arguments.model == "embedded" else arguments.model
+    naive = partial(running_naive_service, directory, "--handler", arguments.naive_handler)
     return {
         "service": stack.enter_context(running_service("embedded", settings=settings)),
         "batched": stack.enter_context(naive(module="naive_guidance")),
@@ -183,7 +184,7 @@ def _medians(rounds: Sequence[Rates]) -> Rates:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="a directory with a trained language model")
+    parser.add_argument("--model", default="embedded", help="a trained language model: embedded, or a directory")
     parser.add_argument("--rounds", type=int, default=7, help="measured rounds, after one to warm up")
     parser.add_argument("--requests", type=int, default=4, help="of each client, each time a service has its turn")
     parser.add_argument("--seed", type=int, default=1)

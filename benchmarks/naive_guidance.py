@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -92,8 +93,8 @@ def create_app(writer: NaiveHintWriter, *, per_state: bool = False, handler: str
         if request.seed is not None:
             torch.manual_seed(request.seed)
         batches = [[prompt] for prompt in prompts] if per_state else [prompts]
-        sampling = {"max_new_tokens": request.max_new_tokens, "temperature": request.temperature}
-        texts = [text for batch in batches for text in writer.write(batch, **sampling)]
+        write = partial(writer.write, max_new_tokens=request.max_new_tokens, temperature=request.temperature)
+        texts = [text for batch in batches for text in write(batch)]
         return GuidanceAnswer(results=[Result(hints=[Hint(text=text)]) for text in texts])
 
     async def answer_on_the_event_loop(request: GuidanceRequest) -> GuidanceAnswer:
