@@ -9,8 +9,9 @@ Three services run side by side, one thread for each model, and take turns in ev
     per_state    the same with one `generate` for each state
 
 Each round asks all three about the same new states, world after world, at temperature 0 and at 0.7. No state comes
-twice, so that nothing kept helps. At temperature 0 the hints must be the same, by the rule of
-benchmarks/same_hints.py. `--model` is a trained model: random weights write until they are full or loop.
+twice, so that nothing kept helps; a stream in which states do repeat is measured apart. At temperature 0 the hints
+must be the same, by the rule of benchmarks/same_hints.py. `--model` is a trained model: random weights write until
+they are full or loop.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -32,7 +33,16 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks import results_file
-from benchmarks.guidance_states import FIRST_SEED, MAX_NEW_TOKENS, STATES, WORLDS, Question, questions
+from benchmarks.guidance_states import (
+    FIRST_SEED,
+    MAX_NEW_TOKENS,
+    REPEATING,
+    STATES,
+    WORLDS,
+    Question,
+    questions,
+    repeating_questions,
+)
 from benchmarks.light_client import LightClient, post_request
 from benchmarks.processes import running_naive_service, running_service
 from benchmarks.same_hints import Agreement, WrittenText, compare
@@ -60,15 +70,25 @@ def main() -> None:
     torch.set_num_threads(1)
     model = load_language_model(arguments.model)
     supply = _supply(arguments)
-    agreement, rounds = Agreement(), []
+    stream = repeating_questions(NUM_CLIENTS * arguments.requests * (arguments.rounds + 1), seed=arguments.seed)
+    repeating = iter(stream)
+    agreement, rounds, of_stream = Agreement(), [], []
+    ask = partial(_rates, arguments=arguments, model=model, agreement=agreement)
     with ExitStack() as stack:
         ports = _started(stack, arguments)
         for number in range(arguments.rounds + 1):
-            measured = _round(ports, supply, arguments, model, agreement)
+            measured, repeated = _round(partial(ask, ports), supply), ask(ports, repeating, temperature=0.0)
             if number:  # the first round warms all up
                 rounds.append(measured)
-                print(json.dumps(measured), file=sys.stderr)
-    print(results_file.write("guidance", _summary(arguments, model, agreement, rounds)).read_text())
+                of_stream.append(repeated)
+                print(json.dumps(measured), json.dumps(repeated), file=sys.stderr)
+    told = {
+        **_summary(arguments, model, agreement, rounds),
+        "repeating": {"world": REPEATING.name, "distinct_share": _distinct_share(stream), **_medians(of_stream)},
+        "rounds": rounds,
+        "repeating_rounds": of_stream,
+    }
+    print(results_file.write("guidance", told).read_text())
 
 
 def _supply(arguments: argparse.Namespace) -> dict[str, Iterator[Question]]:
@@ -89,27 +109,32 @@ def _started(stack: ExitStack, arguments: argparse.Namespace) -> dict[str, int]:
     }
 
 
-def _round(
+def _round(ask: Callable[..., Rates], supply: dict[str, Iterator[Question]]) -> Round:
+    measured: Round = {}
+    for temperature in TEMPERATURES:
+        of_worlds = {world: ask(unasked, temperature=temperature) for world, unasked in supply.items()}
+        measured[str(temperature)] = {**of_worlds, "all": _one_after_another(of_worlds.values())}
+    return measured
+
+
+def _rates(
     ports: dict[str, int],
-    supply: dict[str, Iterator[Question]],
+    unasked: Iterator[Question],
+    *,
+    temperature: float,
     arguments: argparse.Namespace,
     model: LanguageModel,
     agreement: Agreement,
-) -> Round:
-    measured: Round = {}
-    for temperature in TEMPERATURES:
-        of_worlds: dict[str, Rates] = {}
-        for world, unasked in supply.items():
-            asked = list(islice(unasked, NUM_CLIENTS * arguments.requests))
-            bodies = [question.body(temperature=temperature, seed=k) for k, question in enumerate(asked)]
-            # The slowest is asked about the first of these states alone: it would take most of the time.
-            counts = {**dict.fromkeys(SERVICES, len(bodies)), "per_state": NUM_CLIENTS}
-            answers = {name: _answered(port, bodies[: counts[name]]) for name, port in ports.items()}
-            of_worlds[world] = {name: STATES * counts[name] / each.seconds for name, each in answers.items()}
-            if not temperature:
-                _compare(model, asked, answers, agreement)
-        measured[str(temperature)] = {**of_worlds, "all": _one_after_another(of_worlds.values())}
-    return measured
+) -> Rates:
+    """Returns how fast each service answers the next questions; at temperature 0 their hints are compared."""
+    asked = list(islice(unasked, NUM_CLIENTS * arguments.requests))
+    bodies = [question.body(temperature=temperature, seed=k) for k, question in enumerate(asked)]
+    # The slowest is asked the first of these questions alone: it would take most of the time.
+    counts = {**dict.fromkeys(SERVICES, len(bodies)), "per_state": NUM_CLIENTS}
+    answers = {name: _answered(port, bodies[: counts[name]]) for name, port in ports.items()}
+    if not temperature:
+        _compare(model, asked, answers, agreement)
+    return {name: STATES * counts[name] / each.seconds for name, each in answers.items()}
 
 
 def _answered(port: int, bodies: Sequence[dict[str, object]]) -> Asked:
@@ -169,8 +194,12 @@ def _summary(
             temperature: {world: _medians([each[temperature][world] for each in rounds]) for world in worlds}
             for temperature, worlds in rounds[0].items()
         },
-        "rounds": rounds,
     }
+
+
+def _distinct_share(asked: Sequence[Question]) -> float:
+    texts = [text for question in asked for text in question.texts]
+    return len(set(texts)) / len(texts)
 
 
 def _medians(rounds: Sequence[Rates]) -> Rates:

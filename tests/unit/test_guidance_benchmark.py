@@ -127,6 +127,13 @@ def test_a_world_without_enough_texts_is_refused(monkeypatch):
         questions(WORLDS[0], 1, seed=1)
 
 
+def test_a_stream_repeats_and_is_the_same_again():
+    stream = guidance_states.repeating_questions(4, seed=1)
+    assert [len(question.texts) for question in stream] == [STATES] * 4
+    assert stream == guidance_states.repeating_questions(4, seed=1)
+    assert 0.02 < guidance._distinct_share(stream) < 0.9
+
+
 def test_worlds_one_after_another_take_the_sum_of_their_times():
     rates = [dict.fromkeys(guidance.SERVICES, rate) for rate in (100.0, 50.0)]
     assert guidance._one_after_another(rates) == pytest.approx(dict.fromkeys(guidance.SERVICES, 2 / (1 / 100 + 1 / 50)))
