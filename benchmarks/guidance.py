@@ -214,7 +214,7 @@ def _medians(rounds: Sequence[Rates]) -> Rates:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded", help="a trained language model: embedded, or a directory")
-    parser.add_argument("--rounds", type=int, default=7, help="measured rounds, after one to warm up")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds, after one to warm up")
     parser.add_argument("--requests", type=int, default=4, help="of each client, each time a service has its turn")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--naive-handler", choices=("async", "sync"), default="async", help="the naive services'")
