@@ -19,7 +19,8 @@ HintwiseError                500
 ├── Unavailable              503  starting or stopping; retry elsewhere or later
 │   └── ServiceUnreachable   503  nobody answers at that address (raised by the client alone)
 ├── DeadlineExceeded         504  no batch took the request in time
-└── ModelNotFound                 a model could not be loaded (raised at start, never sent)
+├── ModelNotFound                 a model could not be loaded (raised at start, never sent)
+└── PluginUnusable                what another package brings cannot be used (raised at start, never sent)
 """
 
 from __future__ import annotations
@@ -156,6 +157,10 @@ class DeadlineExceeded(HintwiseError):
 
 class ModelNotFound(HintwiseError):
     title = "Model not found"
+
+
+class PluginUnusable(HintwiseError):
+    title = "Plug-in unusable"
 
 
 _BROADEST: tuple[type[HintwiseError], ...] = (

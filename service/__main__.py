@@ -14,7 +14,7 @@ import uvicorn
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
-from hintwise.errors import HintwiseError
+from hintwise.errors import HintwiseError, PluginUnusable
 from service import PARENT_PID, logs
 from service.access_tokens import read_tokens
 from service.app import create_app
@@ -69,6 +69,9 @@ def main() -> int:
             setting = "-".join(str(part) for part in fault["loc"]).replace("_", "-")
             _complain(f"{f'--{setting}: ' if setting else ''}{fault['msg'].removeprefix('Value error, ')}")
         return 2
+    except PluginUnusable as error:  # met while looking for the describer of a setting
+        _complain(str(error))
+        return 1
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the model's core
     logs.configure(log_format=settings.log_format, log_level=settings.log_level, log_texts=settings.log_texts)
     try:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import PlainTextResponse, Response
 from starlette.requests import ClientDisconnect
 
-from hintwise.describers import DESCRIBED_ENV_IDS
+from hintwise.describers import described_env_ids
 from hintwise.errors import Unavailable
 from hintwise.fields import MAX_ACTIONS, MAX_GUIDANCE_OBSERVATIONS, MAX_OBSERVATIONS, MAX_REWARD_ITEMS
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION
@@ -135,7 +135,7 @@ async def get_info(engine: CurrentEngine) -> ServiceInfo:
         guidance=model_info(engine.hints.language_model),
         scorer=model_info(engine.scorer.language_model),
         scorers=list(engine.scorers),
-        env_ids=list(DESCRIBED_ENV_IDS),
+        env_ids=list(described_env_ids()),
         limits=Limits(
             max_observations=MAX_OBSERVATIONS,
             max_guidance_observations=MAX_GUIDANCE_OBSERVATIONS,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import NamedTuple
 
-from hintwise.describers import DESCRIBED_ENV_IDS, Describer, describer_for
+from hintwise.describers import Describer, described_env_ids, describer_for
 from hintwise.errors import InvalidRequest
 from hintwise.schemas import ActRequest, GuidanceRequest
 from service.faults import ItemFaults, blamed_on
@@ -64,7 +64,7 @@ def _text(observation: object, describer: Describer | None) -> str:
     if isinstance(observation, str):
         return observation
     if describer is None:
-        raise InvalidRequest(f"not text; send text, or env_id, one of {', '.join(DESCRIBED_ENV_IDS)}")
+        raise InvalidRequest(f"not text; send text, or env_id, one of {', '.join(described_env_ids())}")
     return describer.describe(observation)
 
 

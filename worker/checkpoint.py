@@ -69,6 +69,11 @@ class RunState(BaseModel):
         """What the run's environments are made with; a run from before there was the setting has none."""
         return dict(self.config.get("env_kwargs", {}))
 
+    @property
+    def memory(self) -> int:
+        """Observations that the run's texts remember; none in a run from before there was the setting."""
+        return int(self.config.get("memory", 0))
+
 
 @dataclass(frozen=True)
 class Checkpoint:

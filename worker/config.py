@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, Self
+from typing import Annotated, Literal, NoReturn, Self, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
+from hintwise.describers.memory import MAX_REACH
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.seeds import FIRST_EVALUATION_SEED, FIRST_VALIDATION_SEED, NUM_TRAINING_SEEDS
 
@@ -54,6 +55,19 @@ EnvKwargs = Annotated[
     BeforeValidator(_json_object),
     Field(description="Arguments the environment is made with, as a JSON object: '{\"is_slippery\": false}'."),
 ]
+Memory = Annotated[
+    int,
+    Field(ge=0, le=MAX_REACH, description="Observations of the episode that each text remembers; 0: none."),
+]
+
+
+class EnvSettings(TypedDict):
+    """How environments are made and told of."""
+
+    env_kwargs: dict[str, JsonValue]
+    memory: int
+
+
 RunDir = Annotated[Path, Field(json_schema_extra=POSITIONAL, description="Directory that `train` wrote.")]
 
 
@@ -84,6 +98,7 @@ class RunSettings(BaseModel):
 
     env_id: EnvId
     env_kwargs: EnvKwargs = {}
+    memory: Memory = 0
     readout: Literal["phrase", "head"] | None = Field(
         None,
         description="How actions are read from the model: `phrase` scores their words, `head` is one linear layer for "
@@ -124,6 +139,11 @@ class TrainConfig(RunSettings, ServiceSettings, PPOHyperparameters):
             return self.run_dir
         env_id = re.sub(r"[^\w.-]+", "-", self.env_id)
         return Path("runs") / f"{env_id}-{self.algorithm}-seed{self.seed}"
+
+    @property
+    def env_settings(self) -> EnvSettings:
+        """How its environments are made and told of, but for their id."""
+        return {"env_kwargs": self.env_kwargs, "memory": self.memory}
 
     @property
     def num_updates(self) -> int:
@@ -167,8 +187,12 @@ class DescribeConfig(BaseModel):
 
     env_id: EnvId
     env_kwargs: EnvKwargs = {}
+    memory: Memory = 0
     steps: int = Field(5, ge=1, le=10_000, description="Steps to show; an episode that ends is followed by the next.")
     seed: int = Field(1, ge=0, le=2**31, description="Of the first episode, and of the random actions.")
+    check: bool = Field(
+        False, description="Says instead what is wrong with the describer on these steps; take 1,000 or more."
+    )
 
 
 class PlotConfig(BaseModel):
@@ -190,7 +214,7 @@ class PretrainConfig(BaseModel):
     )
     seed: int = Field(1, ge=0, lt=NUM_TRAINING_SEEDS, description="Corpus, initial weights and order derive from it.")
     num_steps: int = Field(
-        16_000, ge=0, description="Optimizer steps of the whole training; 0 writes the first, random weights."
+        14_000, ge=0, description="Optimizer steps of the whole training; 0 writes the first, random weights."
     )
     minutes: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Ends after so many minutes of training, if that comes first."

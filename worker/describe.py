@@ -11,6 +11,7 @@ from hintwise.language_model import load_language_model
 from hintwise.prompts import action_prompt
 from hintwise.tokens import TextEncoder
 from worker.config import DescribeConfig
+from worker.describer_check import check
 from worker.text_env import State, Step, TextEnv
 
 
@@ -18,12 +19,16 @@ def describe(config: DescribeConfig) -> None:
     """Prints some steps: the prompt and its tokens, the legal actions, the random one taken and what it led to.
 
     Raises:
+        DescriberWrong: `check` found something wrong.
         EnvironmentUnsupported: The environment cannot be used.
         InvalidRequest: It cannot be put into words.
     """
     language_model = load_language_model("embedded")
     encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
-    with closing(TextEnv(config.env_id, config.env_kwargs)) as env:
+    with closing(TextEnv(config.env_id, config.env_kwargs, config.memory)) as env:
+        if config.check:
+            print(check(env, encoder, num_steps=config.steps, seed=config.seed))  # noqa: T201
+            return
         for text in shown_steps(env, encoder, num_steps=config.steps, seed=config.seed):
             print(text)  # noqa: T201
 

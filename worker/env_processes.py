@@ -50,6 +50,7 @@ class EnvProcesses:
         run_seed: What every episode's seed is derived from.
         num_processes: At most N are started.
         env_kwargs: Arguments that each copy is made with.
+        memory: Observations of the episode that each text remembers.
         timeout_s: Seconds that starting, or one step of all, may take.
 
     Raises:
@@ -65,13 +66,20 @@ class EnvProcesses:
         run_seed: int,
         num_processes: int,
         env_kwargs: Mapping[str, Any] = NO_ARGUMENTS,
+        memory: int = 0,
         timeout_s: float = 300.0,
     ) -> None:
         self.num_envs = num_envs
         self._timeout_s = timeout_s
         self._parts: list[_Part] = []
         self._states: list[list[State]] = []
-        settings = {"env_id": env_id, "num_envs": num_envs, "run_seed": run_seed, "env_kwargs": dict(env_kwargs)}
+        settings = {
+            "env_id": env_id,
+            "num_envs": num_envs,
+            "run_seed": run_seed,
+            "env_kwargs": dict(env_kwargs),
+            "memory": memory,
+        }
         try:
             for indices in split(num_envs, num_processes):
                 self._parts.append(_start(settings, indices))

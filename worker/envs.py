@@ -73,6 +73,7 @@ class TextEnvs:
         num_envs: Environments of the run; episode seeds depend on it.
         run_seed: What every episode's seed is derived from.
         env_kwargs: Arguments that each copy is made with.
+        memory: Observations of the episode that each text remembers.
         indices: Which of the run's environments are here; None: all.
 
     Raises:
@@ -86,12 +87,13 @@ class TextEnvs:
         num_envs: int,
         run_seed: int,
         env_kwargs: Mapping[str, Any] = NO_ARGUMENTS,
+        memory: int = 0,
         indices: range | None = None,
     ) -> None:
         self._run_seed, self._num_envs_of_run = run_seed, num_envs
         self._indices = range(num_envs) if indices is None else indices
         self.num_envs = len(self._indices)
-        self._envs = [TextEnv(env_id, env_kwargs) for _ in self._indices]
+        self._envs = [TextEnv(env_id, env_kwargs, memory) for _ in self._indices]
         self._num_begun = [0] * self.num_envs
         self.task = self._envs[0].task
         self.action_phrases = self._envs[0].action_phrases

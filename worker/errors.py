@@ -5,6 +5,7 @@ HintwiseError
     ├── UsageError                2  a flag, variable or configuration file is wrong
     │   └── RunDirTaken           2  the run directory already holds a run
     ├── EnvironmentUnsupported    1  no such environment, or its actions are not Discrete
+    ├── DescriberWrong            1  a describer breaks a promise
     ├── EnvironmentNotReplayable  1  the same seed and actions led to another observation
     ├── EnvironmentFailed         1  a process of environments ended, gave no answer, or raised something
     ├── CheckpointUnusable        1  missing, damaged, or of a run with other settings
@@ -33,6 +34,10 @@ class RunDirTaken(UsageError):
 
 
 class EnvironmentUnsupported(WorkerError):
+    pass
+
+
+class DescriberWrong(WorkerError):
     pass
 
 

@@ -45,6 +45,7 @@ class Evaluation:
     mode: Mode
     env_id: str
     env_kwargs: dict[str, Any]
+    memory: int
     policy_version: int
 
 
@@ -86,6 +87,7 @@ def evaluate(config: EvaluateConfig, *, connect: Connect = connect) -> None:
                 served,
                 str(checkpoint.state.config["env_id"]),
                 env_kwargs=checkpoint.state.env_kwargs,
+                memory=checkpoint.state.memory,
                 num_episodes=config.episodes,
                 first_seed=config.seed,
                 mode="greedy" if config.greedy else "sample",
@@ -99,6 +101,7 @@ def play_episodes(
     env_id: str,
     *,
     env_kwargs: Mapping[str, Any] = NO_ARGUMENTS,
+    memory: int = 0,
     num_episodes: int = 100,
     first_seed: int = FIRST_EVALUATION_SEED,
     mode: Mode = "greedy",
@@ -110,7 +113,7 @@ def play_episodes(
     Raises:
         WorkerError: Other weights keep answering, so that the numbers would be of no policy.
     """
-    players = [_Player(TextEnv(env_id, env_kwargs)) for _ in range(min(num_envs, num_episodes))]
+    players = [_Player(TextEnv(env_id, env_kwargs, memory)) for _ in range(min(num_envs, num_episodes))]
     threshold = players[0].env.reward_threshold
     returns = _play_all(served, players, num_episodes, first_seed, mode, before_step)
     for player in players:
@@ -125,6 +128,7 @@ def play_episodes(
         mode=mode,
         env_id=env_id,
         env_kwargs=dict(env_kwargs),
+        memory=memory,
         policy_version=served.policy_version,
     )
 

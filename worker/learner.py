@@ -225,7 +225,12 @@ class Learner:
 
     def _check_same_run(self, state: RunState) -> None:
         kept = "architecture", "tokenizer_sha256", "prompt_template_version"
-        was = {**state.config, "env_kwargs": state.env_kwargs, **{name: getattr(state, name) for name in kept}}
+        was = {
+            **state.config,
+            "env_kwargs": state.env_kwargs,
+            "memory": state.memory,
+            **{name: getattr(state, name) for name in kept},
+        }
         now = {
             **self.config.model_dump(mode="json"),
             "architecture": self.architecture,

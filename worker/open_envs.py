@@ -42,18 +42,23 @@ def open_envs(config: TrainConfig, say: Callable[[str], None]) -> VectorEnvs:
     """
     num_processes = config.env_workers
     if num_processes == "auto":
-        step_s = measured_step_s(config.env_id, config.env_kwargs)
+        step_s = measured_step_s(config.env_id, config.env_kwargs, config.memory)
         num_processes = chosen_workers(step_s, num_envs=config.num_envs, num_cores=_num_cores())
         where = f"{num_processes} processes" if num_processes else "the worker itself"
         say(f"a step of the environment takes {step_s * 1e3:.2g} ms: stepping in {where}")
     if not num_processes:
-        return TextEnvs(config.env_id, num_envs=config.num_envs, run_seed=config.seed, env_kwargs=config.env_kwargs)
+        return TextEnvs(
+            config.env_id,
+            num_envs=config.num_envs,
+            run_seed=config.seed,
+            **config.env_settings,
+        )
     return EnvProcesses(
         config.env_id,
         num_envs=config.num_envs,
         run_seed=config.seed,
         num_processes=num_processes,
-        env_kwargs=config.env_kwargs,
+        **config.env_settings,
         timeout_s=config.env_timeout_s,
     )
 
@@ -65,11 +70,11 @@ def chosen_workers(step_s: float, *, num_envs: int, num_cores: int) -> int:
 
 
 def measured_step_s(
-    env_id: str, env_kwargs: Mapping[str, Any], *, now: Callable[[], float] = time.perf_counter
+    env_id: str, env_kwargs: Mapping[str, Any], memory: int = 0, *, now: Callable[[], float] = time.perf_counter
 ) -> float:
     """Returns the median seconds of stepping and describing, from a few steps of an environment made for this."""
     seconds: list[float] = []
-    with closing(TextEnv(env_id, env_kwargs)) as env:
+    with closing(TextEnv(env_id, env_kwargs, memory)) as env:
         env.reset(0)
         begun = now()
         for k in range(MAX_MEASURED_STEPS):

@@ -32,6 +32,7 @@ def choose_checkpoint(
     env_id: str,
     *,
     env_kwargs: Mapping[str, Any] = NO_ARGUMENTS,
+    memory: int = 0,
     say: Callable[[str], None],
     before_step: Callable[[], None] = lambda: None,
 ) -> Choice:
@@ -42,6 +43,7 @@ def choose_checkpoint(
         served: Plays each of them in turn.
         env_id: Environment to validate in.
         env_kwargs: Arguments it is made with.
+        memory: Observations of the episode that each text remembers.
         say: Told each checkpoint's return.
         before_step: Called before every step; what it raises ends the choice.
     """
@@ -52,6 +54,7 @@ def choose_checkpoint(
             served,
             env_id,
             env_kwargs=env_kwargs,
+            memory=memory,
             num_episodes=NUM_EPISODES,
             first_seed=FIRST_VALIDATION_SEED,
             before_step=before_step,

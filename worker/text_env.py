@@ -11,13 +11,14 @@ import sys
 from collections.abc import Mapping
 from contextlib import closing, redirect_stdout
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gymnasium
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from hintwise.describers import describer_for
+from hintwise.describers import Describer, describer_for
+from hintwise.describers.memory import Remembering
 from worker.errors import EnvironmentNotReplayable, EnvironmentUnsupported
 from worker.minigrid_levels import register_levels
 
@@ -71,15 +72,18 @@ class TextEnv:
     Args:
         env_id: Gymnasium id.
         env_kwargs: Arguments it is made with besides.
+        memory: Observations of the episode that each text remembers.
 
     Raises:
         EnvironmentUnsupported: No environment has that id or takes these arguments, or its actions are not Discrete.
     """
 
-    def __init__(self, env_id: str, env_kwargs: Mapping[str, Any] = NO_ARGUMENTS) -> None:
+    def __init__(self, env_id: str, env_kwargs: Mapping[str, Any] = NO_ARGUMENTS, memory: int = 0) -> None:
         self.env_id = env_id
         self._env = _make(env_id, env_kwargs)
-        self._describer = describer_for(self._env)
+        describer = describer_for(self._env)
+        self._memory = Remembering(describer, memory) if memory else None
+        self._describer: Describer = cast("Any", self._memory) or describer
         self.task: str = self._describer.task
         self._observation: Any = None
         self._legal: list[int] = []
@@ -92,6 +96,21 @@ class TextEnv:
     def length(self) -> int:
         """Steps of the current episode so far."""
         return len(self._actions)
+
+    @property
+    def describer(self) -> Describer:
+        """What its observations are told by."""
+        return self._describer
+
+    @property
+    def observation(self) -> Any:
+        """The one that `state` tells of."""
+        return self._observation
+
+    @property
+    def num_actions(self) -> int:
+        """Of the environment, whatever its describer calls them."""
+        return int(cast("gymnasium.spaces.Discrete", self._env.action_space).n)
 
     @property
     def action_phrases(self) -> tuple[str, ...]:
@@ -108,15 +127,13 @@ class TextEnv:
         with redirect_stdout(sys.stderr):  # where BabyAI prints the missions it throws away
             observation, _ = self._env.reset(seed=seed)
         self._seed, self._actions, self.episode_return = seed, [], 0.0
+        if self._memory:
+            self._memory.forget()
         return self._see(observation)
 
     def step(self, choice: int) -> Step:
         """Takes the legal action number `choice` of the current state. An ended episode is not reset."""
-        action = self._legal[choice]
-        observation, reward, terminated, truncated, _ = self._env.step(action)
-        self._actions.append(action)
-        self.episode_return += float(reward)
-        return Step(float(reward), bool(terminated), bool(truncated), self._see(observation))
+        return self._take(self._legal[choice])
 
     def snapshot(self) -> EpisodeSnapshot:
         """Returns what `restore` needs to continue the current episode."""
@@ -135,10 +152,7 @@ class TextEnv:
         """
         self.reset(snapshot.seed)
         for action in snapshot.actions:
-            observation, reward, *_ = self._env.step(action)
-            self._actions.append(action)
-            self.episode_return += float(reward)
-            self._see(observation)
+            self._take(action)
         if json.dumps(plain(self._observation)) != json.dumps(snapshot.observation):
             raise EnvironmentNotReplayable(
                 f"{self.env_id} does not replay: seed {snapshot.seed} and {len(snapshot.actions)} actions led to "
@@ -147,6 +161,14 @@ class TextEnv:
 
     def close(self) -> None:
         self._env.close()
+
+    def _take(self, action: int) -> Step:
+        observation, reward, terminated, truncated, _ = self._env.step(action)
+        self._actions.append(action)
+        self.episode_return += float(reward)
+        if self._memory:
+            self._memory.see(self._observation)
+        return Step(float(reward), bool(terminated), bool(truncated), self._see(observation))
 
     def _see(self, observation: Any) -> State:
         self._observation = observation

@@ -146,13 +146,11 @@ def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopReq
     run_dir = learner.config.directory
     saved = save_checkpoint(run_dir, learner.checkpoint())
     record.write(status="evaluating")
-    env_id, env_kwargs = learner.config.env_id, learner.config.env_kwargs
-    chosen = choose_checkpoint(
-        run_dir, learner.served, env_id, env_kwargs=env_kwargs, say=display.say, before_step=stop.check
-    )
+    env_id, made = learner.config.env_id, learner.config.env_settings
+    chosen = choose_checkpoint(run_dir, learner.served, env_id, **made, say=display.say, before_step=stop.check)
     record.write(checkpoint=str(chosen.directory), last_checkpoint=str(saved), validation_return=chosen.mean_return)
     display.say("evaluating 100 fresh episodes, greedily")
-    evaluation = play_episodes(learner.served, env_id, env_kwargs=env_kwargs, before_step=stop.check)
+    evaluation = play_episodes(learner.served, env_id, **made, before_step=stop.check)
     picture = _draw(run_dir, display)
     record.write(status="finished", evaluation=asdict(evaluation), learning_curve=str(picture) if picture else None)
     return [

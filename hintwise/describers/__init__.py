@@ -9,9 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from hintwise.describers.classic_control import Acrobot, CartPole, MountainCar
@@ -20,8 +20,12 @@ from hintwise.describers.generic import GenericDescriber
 from hintwise.describers.minigrid import MiniGrid, level_ids
 from hintwise.describers.toy_text import Taxi, cliff_walking, frozen_lake, frozen_lake_of
 from hintwise.errors import InvalidRequest
+from hintwise.plugins import with_plugins
 
-__all__ = ["DESCRIBED_ENV_IDS", "Describer", "describer_for", "hints_of"]
+__all__ = ["DESCRIBED_ENV_IDS", "Describer", "described_env_ids", "describer_for", "hints_of"]
+
+GROUP = "hintwise.describers"
+"""Of the entry points by which other packages bring describers: environment id = module:what makes one."""
 
 _DESCRIBERS: dict[str, Callable[[], Describer]] = {
     "CartPole-v1": CartPole,
@@ -41,7 +45,16 @@ _READ_FROM_ENVIRONMENT: dict[str, Callable[[Environment], Describer]] = {
 """Environments that can be made with another map than the one their id stands for."""
 
 DESCRIBED_ENV_IDS: tuple[str, ...] = tuple(_DESCRIBERS)
-"""Environments that are described from their id alone, so the service takes their raw observations."""
+"""Environments that this package describes from their id alone, so the service takes their raw observations."""
+
+
+def described_env_ids() -> tuple[str, ...]:
+    """Returns the environments that are described from their id alone, also those that other packages describe.
+
+    Raises:
+        PluginUnusable: A package brings a describer that cannot be used, or of an environment that has one.
+    """
+    return tuple(_all_describers())
 
 
 def describer_for(env_or_env_id: str | Environment) -> Describer:
@@ -52,10 +65,11 @@ def describer_for(env_or_env_id: str | Environment) -> Describer:
     described environment would then be wrong.
 
     Args:
-        env_or_env_id: One of `DESCRIBED_ENV_IDS`, or a single Gymnasium environment.
+        env_or_env_id: One of `described_env_ids()`, or a single Gymnasium environment.
 
     Raises:
         InvalidRequest: The id is unknown, or the environment's spaces are not supported.
+        PluginUnusable: A package brings a describer that cannot be used.
     """
     if isinstance(env_or_env_id, str):
         return _describer_of_id(env_or_env_id)
@@ -64,21 +78,35 @@ def describer_for(env_or_env_id: str | Environment) -> Describer:
         raise InvalidRequest("a vector environment has no describer; pass its id, or one of its environments")
     if not all(hasattr(env, name) for name in ("spec", "observation_space", "action_space", "unwrapped")):
         raise InvalidRequest(f"expected an environment with its spaces, or an id; got a {type(env).__name__}")
-    if not env.spec or env.spec.id not in _DESCRIBERS or not _has_its_own_spaces(env):
+    make = _maker(env.spec.id) if env.spec else None
+    if make is None or not _has_its_own_spaces(env):
         return GenericDescriber(env)
     read = _READ_FROM_ENVIRONMENT.get(env.spec.id)
-    return read(env) if read else _DESCRIBERS[env.spec.id]()
+    return read(env) if read else make()
 
 
 def _describer_of_id(env_id: str) -> Describer:
-    if env_id in _DESCRIBERS:
-        return _DESCRIBERS[env_id]()
-    close = get_close_matches(env_id, DESCRIBED_ENV_IDS, n=1)
+    make = _maker(env_id)
+    if make is not None:
+        return make()
+    known = described_env_ids()
+    close = get_close_matches(env_id, known, n=1)
     meant = f"; did you mean {close[0]}?" if close else "."
     raise InvalidRequest(
-        f"no describer is known for {env_id!r}{meant} Known ids: {', '.join(DESCRIBED_ENV_IDS)}. "
+        f"no describer is known for {env_id!r}{meant} Known ids: {', '.join(known)}. "
         "Other environments are described from the environment object, or send their observations as text."
     )
+
+
+def _maker(env_id: str) -> Callable[[], Describer] | None:
+    """Returns what makes the describer of an environment; other packages are asked only where this one has none."""
+    return _DESCRIBERS.get(env_id) or _all_describers().get(env_id)
+
+
+@cache
+def _all_describers() -> Mapping[str, Callable[[], Describer]]:
+    needs = ("env_id", "task", "actions", "describe", "legal_actions")
+    return with_plugins(_DESCRIBERS, group=GROUP, kind="describer", needs=needs)
 
 
 def _has_its_own_spaces(env: Environment) -> bool:

@@ -17,6 +17,7 @@ What walls hide is not told; nor is the compass, since nothing of what is told d
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +31,10 @@ NUM_MOVES = 3
 """Actions of the levels with moving obstacles, which know nothing but moves."""
 VARYING_TASK = "do what the mission says"
 NO_MISSION = "look around"
+KEPT_KINDS = frozenset({"door", "key", "ball", "box", "goal"})
+"""What is worth remembering."""
+MAX_REMEMBERED = 4
+"""Things out of view that are told of."""
 
 
 class MiniGrid:
@@ -48,6 +53,14 @@ class MiniGrid:
 
     def describe(self, observation: object) -> str:
         return view_words(self.view(observation), task=self.task)
+
+    def recall(self, observation: object, past: Sequence[object]) -> str:
+        """Returns the text with the things that were in view before and are not now, the latest first."""
+        view = self.view(observation)
+        now = {_name(thing) for thing in (*view.things, view.carried) if thing}
+        seen = (_name(thing) for each in reversed(past) for thing in self.view(each).things if thing.kind in KEPT_KINDS)
+        gone = [name for name in dict.fromkeys(seen) if name not in now][:MAX_REMEMBERED]
+        return view_words(view, task=self.task) + "".join([" before", *(f" {name}" for name in gone)] if gone else "")
 
     def view(self, observation: object) -> View:
         """Returns all that `describe` tells of an observation."""

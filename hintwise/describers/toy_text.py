@@ -14,6 +14,7 @@ and the four places of the taxi go by their colours.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -96,12 +97,23 @@ class GridWalk:
         self._state = IntegerReader(env_id, "state")
 
     def describe(self, observation: object) -> str:
+        return self.recall(observation, ())
+
+    def recall(self, observation: object, past: Sequence[object]) -> str:
+        """Returns the text with a number behind each side that was stood on before: how often."""
         grid = self._read_grid()
-        row, column = divmod(self._state.read(observation, grid.num_cells), grid.num_columns)
+        row, column = self._cell(observation, grid)
+        stood_on = Counter(self._cell(each, grid) for each in past)
         place = f"at {row} {column}" + (" drop" if grid.ground(row, column) == "drop" else "")
         goal = f"goal {_way((row, column), _nearest(grid, row, column))}" if grid.goals else "no goal"
-        sides = [f"{name} {grid.ground(row + STEPS[name][0], column + STEPS[name][1])}" for name in self._directions]
+        sides = []
+        for name in self._directions:
+            side = row + STEPS[name][0], column + STEPS[name][1]
+            sides.append(f"{name} {grid.ground(*side)}" + (f" {stood_on[side]}" if stood_on[side] else ""))
         return " ".join([place, goal, *sides])
+
+    def _cell(self, observation: object, grid: Grid) -> Cell:
+        return divmod(self._state.read(observation, grid.num_cells), grid.num_columns)
 
     def legal_actions(self, observation: object) -> list[int]:
         return [0, 1, 2, 3]  # walking into a wall is allowed: on ice it even has its use

@@ -5,10 +5,10 @@ from textwrap import dedent
 
 import pytest
 
-from hintwise.errors import InvalidRequest
+from hintwise.errors import InvalidRequest, PluginUnusable
 from hintwise.schemas import RewardItem
 from service.reward_scorer import BUILT_IN_SCORERS, scorer_named
-from service.scorer_plugins import ScorerUnusable, installed_scorers
+from service.scorer_plugins import installed_scorers
 
 CODE = """
     from hintwise.prompts import action_prompt
@@ -67,14 +67,14 @@ def test_a_package_brings_a_scorer(install):
     ("value", "reason"),
     [
         ("plugged_scorers:broken", "OSError: no model file"),
-        ("plugged_scorers:Halved", "it has no method result"),
+        ("plugged_scorers:Halved", "it has no result"),
         ("plugged_scorers:Nothing", "AttributeError"),
         ("no_such_module:Scorer", "ModuleNotFoundError"),
     ],
 )
 def test_one_that_cannot_be_used_is_one_line_that_names_its_package(install, value, reason):
     install("plugged", strange=value)
-    with pytest.raises(ScorerUnusable) as raised:
+    with pytest.raises(PluginUnusable) as raised:
         installed_scorers()
     message = str(raised.value)
     assert message.startswith(f"scorer 'strange' of package plugged ({value}) cannot be used: {reason}")
@@ -84,14 +84,14 @@ def test_one_that_cannot_be_used_is_one_line_that_names_its_package(install, val
 
 def test_a_name_that_is_taken_is_refused(install):
     install("plugged", alignment="plugged_scorers:Confidence")
-    with pytest.raises(ScorerUnusable, match="this service already has one of that name"):
+    with pytest.raises(PluginUnusable, match="hintwise already has one of that name"):
         installed_scorers()
 
 
 def test_two_packages_with_one_name_are_refused(install):
     install("first", confidence="plugged_scorers:Confidence")
     install("second", confidence="plugged_scorers:Confidence")
-    with pytest.raises(ScorerUnusable, match=r"of package second .* package first already has one of that name"):
+    with pytest.raises(PluginUnusable, match=r"of package second .* package first already has one of that name"):
         installed_scorers()
 
 

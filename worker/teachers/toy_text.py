@@ -1,9 +1,9 @@
 """Teachers of the toy text worlds, from the words of their descriptions.
 
-| environment    | what the text shows                 | right actions                                          |
-| -------------- | ----------------------------------- | ------------------------------------------------------ |
-| `FrozenLake`   | the way to the goal, and four sides | a side that is nearer and safe; else any safe side     |
-| `CliffWalking` | the same                            | the same, which is a shortest path there               |
+| environment    | what the text shows                 | right actions                                            |
+| -------------- | ----------------------------------- | -------------------------------------------------------- |
+| `FrozenLake`   | the way to the goal, and four sides | of the safe sides least stood on, a nearer one, else any |
+| `CliffWalking` | the same                            | the same, which is a shortest path there                 |
 | `Taxi`         | the place, the errand, the map      | all first steps of shortest paths, `pick up`, `drop off` |
 
 A lake shows its four sides and no more, so this is the best a reader of the text can do and not
@@ -12,8 +12,10 @@ a shortest path of the map: a pocket of holes is seen once one stands in it.
 
 from __future__ import annotations
 
-from collections import deque
+import re
+from collections import Counter, deque
 from functools import cache
+from typing import NamedTuple
 
 from hintwise.describers.describer import Describer
 from hintwise.describers.toy_text import PLACES, Cell, Taxi, open_sides
@@ -33,22 +35,40 @@ class GridWalkTeacher:
         self._describer = describer
 
     def actions(self, observation: object) -> list[str]:
-        words = self._describer.describe(observation).split()
-        if "goal" not in words or words[words.index("goal") - 1] == "no":
+        told = _grid_walk(self._describer.describe(observation))
+        if told is None or not any(told.distances.values()):
             return []
-        start = words.index("goal")
-        vertical, rows, horizontal, columns = words[start + 1 : start + 5]
-        sides = dict(zip(words[start + 5 :: 2], words[start + 6 :: 2], strict=True))
-        distance = {vertical: int(rows), horizontal: int(columns)}
-        nearer = sorted((side for side in distance if distance[side]), key=lambda side: -distance[side])
-        right = [side for side in nearer if sides[side] in SAFE]
-        if rows == columns == "0":
-            return []
-        return right or [side for side, ground in sides.items() if ground in SAFE]
+        safe = [side for side, ground in told.sides.items() if ground in SAFE]
+        least = min((told.visits[side] for side in safe), default=0)
+        freshest = [side for side in safe if told.visits[side] == least]
+        nearer = [side for side in freshest if told.distances.get(side)]
+        return sorted(nearer, key=lambda side: -told.distances[side]) or freshest
 
     def hint(self, observation: object) -> str:
         right = self.actions(observation)
         return f"go {right[0]} to reach the goal" if right else ""
+
+
+class _GridWalk(NamedTuple):
+    """What the text of a grid tells."""
+
+    distances: dict[str, int]  # steps to the goal, by the side it lies to
+    sides: dict[str, str]  # ground of each
+    visits: Counter[str]  # how often each was stood on before
+
+
+def _grid_walk(text: str) -> _GridWalk | None:
+    """Returns what a text tells; None where there is no goal."""
+    found = re.search(r"(?<!no )goal (\w+) (\d+) (\w+) (\d+)(.*)", text)
+    if found is None:
+        return None
+    vertical, rows, horizontal, columns, rest = found.groups()
+    sides = re.findall(r"(left|down|right|up) (\w+)(?: (\d+))?", rest)
+    return _GridWalk(
+        {vertical: int(rows), horizontal: int(columns)},
+        {side: ground for side, ground, _ in sides},
+        Counter({side: int(visits or 0) for side, _, visits in sides}),
+    )
 
 
 class TaxiTeacher:

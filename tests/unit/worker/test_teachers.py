@@ -4,6 +4,7 @@ import gymnasium
 import pytest
 
 from hintwise.describers import describer_for
+from hintwise.describers.memory import Remembering, remembering
 from worker.teachers import teacher_for
 from worker.teachers.classic_control import bin_centre
 from worker.teachers.toy_text import GridWalkTeacher
@@ -81,3 +82,26 @@ def test_a_lake_without_a_goal_has_nothing_right():
     teacher = lake("SFF", "FFF", "FFF")
     assert teacher.actions(0) == []
     assert teacher.hint(0) == ""
+
+
+def test_a_memory_leads_out_of_a_pocket():
+    """The nearest sides lead into a dead end; whoever does not know where it has stood goes back into it for ever."""
+    env = gymnasium.make(
+        "FrozenLake-v1", desc=["SFFHFF", "FHHHFF", "FFFFFF", "FFFFFG"], is_slippery=False, max_episode_steps=60
+    )
+
+    def arrives(reach):
+        describer = remembering(describer_for(env), reach)
+        teacher = GridWalkTeacher(describer)
+        observation, _ = env.reset(seed=0)
+        reward = ended = 0
+        while not ended:
+            action = describer.actions.index(teacher.actions(observation)[0])
+            if isinstance(describer, Remembering):
+                describer.see(observation)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            ended = terminated or truncated
+        return reward > 0
+
+    assert not arrives(0)
+    assert arrives(40)

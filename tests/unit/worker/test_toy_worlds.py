@@ -1,7 +1,8 @@
 """Training in worlds whose legal actions vary, environments made with arguments, and `describe`."""
 
 import json
-from contextlib import contextmanager
+import re
+from contextlib import closing, contextmanager
 from itertools import pairwise
 
 import gymnasium
@@ -19,6 +20,7 @@ from worker.checkpoint import last_checkpoint, load_checkpoint, save_checkpoint
 from worker.command_line import read_config
 from worker.config import DescribeConfig, EvaluateConfig, TrainConfig
 from worker.describe import shown_steps
+from worker.env_processes import EnvProcesses
 from worker.envs import TextEnvs
 from worker.errors import CheckpointUnusable, EnvironmentUnsupported, UsageError
 from worker.evaluate import evaluate, play_episodes
@@ -126,8 +128,9 @@ def test_the_index_of_an_answer_is_the_environments_own_action():
 # --- arguments of an environment
 
 
+@pytest.mark.parametrize("memory", [0, 5])
 @pytest.mark.parametrize(("env_id", "env_kwargs"), WORLDS, ids=str)
-def test_a_snapshot_continues_exactly(env_id, env_kwargs):
+def test_a_snapshot_continues_exactly(env_id, env_kwargs, memory):
     def play(envs, choices):
         seen = []
         for row in choices:
@@ -137,7 +140,7 @@ def test_a_snapshot_continues_exactly(env_id, env_kwargs):
         return seen
 
     def made():
-        return TextEnvs(env_id, num_envs=4, run_seed=5, env_kwargs=env_kwargs)
+        return TextEnvs(env_id, num_envs=4, run_seed=5, env_kwargs=env_kwargs, memory=memory)
 
     choices = np.random.default_rng(0).integers(12, size=(60, 4))
     original, resumed = made(), made()
@@ -187,6 +190,53 @@ def test_the_arguments_reach_every_environment_of_a_run(configured, connect, mon
     evaluate(EvaluateConfig(run_dir=config.directory, episodes=3, greedy=True), connect=connect)
     assert json.loads(capsys.readouterr().out)["env_kwargs"] == POND
     assert made == [POND] * len(made)
+
+
+# --- texts with a memory
+
+
+def test_a_text_remembers_its_own_episode():
+    env = TextEnv("FrozenLake-v1", {"desc": ["SF", "FG"], "is_slippery": False, "max_episode_steps": 9}, 3)
+    first = env.reset(1)
+    right = first.actions.index("right")
+    env.step(right)
+    assert "left open 1" in env.state.text
+    env.step(right)
+    env.step(right)
+    env.step(right)
+    assert "left open" in env.state.text  # the start is farther back than three steps
+    assert "left open 1" not in env.state.text
+    assert env.reset(1) == first
+
+
+def test_a_run_s_memory_reaches_its_environments_and_its_evaluation(configured, connect, capsys):
+    config = configured("FrozenLake-v1", DRY, memory=7, total_steps=64)
+    train(config, connect=connect)
+    assert read_run(config.directory)["evaluation"]["memory"] == 7
+    capsys.readouterr()
+    evaluate(EvaluateConfig(run_dir=config.directory, episodes=3), connect=connect)
+    assert json.loads(capsys.readouterr().out)["memory"] == 7
+
+
+def test_processes_of_environments_remember_as_well():
+    played = {"num_envs": 2, "run_seed": 1, "env_kwargs": DRY, "memory": 4}
+    here = TextEnvs("FrozenLake-v1", **played)
+    with closing(EnvProcesses("FrozenLake-v1", num_processes=2, **played)) as there:
+        for choices in ([2, 1], [0, 3], [2, 1]):
+            here.step(choices)
+            there.step(choices)
+            assert there.states == here.states
+    assert re.search(r"open \d", here.states[0].text)
+
+
+def test_a_run_does_not_go_on_with_another_memory(configured, service):
+    learner = Learner(configured("FrozenLake-v1", DRY), ServedPolicy(service))
+    learner.begin()
+    checkpoint = learner.checkpoint()
+    with pytest.raises(CheckpointUnusable, match=r"memory \(was 0, now 7\)"):
+        Learner(configured("FrozenLake-v1", DRY, memory=7), ServedPolicy(service)).restore(checkpoint)
+    del checkpoint.state.config["memory"]  # a run from before there was the setting
+    learner.restore(checkpoint)
 
 
 def test_a_run_from_before_there_were_arguments_goes_on_without(configured, service):
