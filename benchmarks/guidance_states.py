@@ -65,7 +65,7 @@ def questions(world: World, count: int, *, seed: int) -> list[Question]:
 def repeating_questions(count: int, *, seed: int) -> list[Question]:
     """Returns what 8 environments of `REPEATING` ask in order, 8 steps a request, with uniformly random actions."""
     generator = random.Random(seed)
-    task = REPEATING.open(FIRST_SEED).describer.task
+    task = REPEATING.open(FIRST_SEED, 0).describer.task
     players = [_played(REPEATING, FIRST_SEED + number, generator) for number in range(NUM_ENVIRONMENTS)]
     steps = range(STATES // NUM_ENVIRONMENTS)
     return [Question(task, tuple(next(player) for _ in steps for player in players)) for _ in range(count)]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from worker.pretraining.hints import Hints
 from worker.pretraining.states import State, collect
 from worker.pretraining.worlds import World
-from worker.seeds import FIRST_EVALUATION_SEED, FIRST_VALIDATION_SEED, NUM_TRAINING_SEEDS
+from worker.seeds import FIRST_VALIDATION_SEED, NUM_TRAINING_SEEDS
 
 SEEDS_A_RUN = 20_000
 """Episodes that a world may play: runs of neighbouring seeds do not play the same ones."""
@@ -59,8 +59,3 @@ def build_corpus(
         held_out += [state for state in others if state.text not in texts]
         report(f"{world.name}: {len(learned)} states")
     return Corpus(states, held_out, Hints.of(states), {world.name: world.weight for world in worlds})
-
-
-def evaluation_seed(number: int) -> int:
-    """Returns the seed of the evaluation episode with this number."""
-    return FIRST_EVALUATION_SEED + number

@@ -17,18 +17,12 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 
 from hintwise.models.build_embedded import HINT_WORDS
-from worker.pretraining.states import State
+from worker.pretraining.states import State, verb_phrase
 
 DECORATIONS = "{}", "{} now", "now {}", "you should {}", "please {}"
 NONSENSE_KINDS = "shuffled", "foreign", "words", "unknown"
-DIRECTIONS = frozenset({"left", "right", "up", "down"})
 MAX_CLAUSES = 400
 """Purposes that a family's hints name, such as ` to reach the goal`."""
-
-
-def verb_phrase(action: str) -> str:
-    """Returns an action as advice: `go left` for the action `left`."""
-    return f"go {action}" if action in DIRECTIONS else action
 
 
 def right_hint(state: State, action: str) -> str:
@@ -89,7 +83,7 @@ class Hints:
             {
                 family: HintBook(
                     (action for state in few for action in state.all_actions),
-                    (clause_of(state) for state in few if state.right),
+                    (state.clause for state in few if state.right),
                 )
                 for family, few in sorted(by_family.items())
             }
@@ -127,9 +121,3 @@ class Hints:
         return " ".join(
             "".join(generator.choices(letters, k=generator.randint(1, 6))) for _ in range(generator.randint(1, 3))
         )
-
-
-def clause_of(state: State) -> str:
-    """Returns what the teacher's hint says behind the action."""
-    phrase = verb_phrase(state.right[0])
-    return state.hint.removeprefix(phrase) if state.hint.startswith(phrase) else ""

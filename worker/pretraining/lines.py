@@ -22,7 +22,7 @@ from hintwise.phrases import TokenIds
 from hintwise.prompts import PROGRESS_ANSWERS, action_prompt, continuation, guidance_prompt, progress_prompt
 from hintwise.tokens import TextEncoder
 from worker.pretraining.hints import NONSENSE_KINDS, Hints, right_hint
-from worker.pretraining.states import State
+from worker.pretraining.states import State, verb_phrase
 
 TASK_SHARE = 0.75
 """Of the rows, those with a task."""
@@ -30,10 +30,10 @@ LISTED_SHARE = 0.2
 """Of the rows, those that list the actions in front of the state and ask for a hint alone."""
 NUM_OTHER_HINTS = 2
 NUM_NONSENSE = 2
-HALF_WAY_STEPS = 10
-"""Steps from the end at which a hint counts as carried out by half."""
 NO_PROGRESS = 0.02
 """Potential of a hint that says nothing."""
+PROGRESS_WEIGHT = 4.0
+"""Of an answer about progress in the loss: a step changes its odds by little, and should be told all the same."""
 
 
 class Target(NamedTuple):
@@ -79,7 +79,7 @@ class RowWriter:
         draft = _Draft(self._encoder, action_prompt(state.text, task=task).removesuffix("action:"))
         self._add_obedience(draft, state, task, generator)
         self._add_nonsense(draft, state, task, generator)
-        if state.remaining is not None and state.right:
+        if state.purposes:
             self._add_progress(draft, state, task, generator)
         return draft.row()
 
@@ -108,22 +108,18 @@ class RowWriter:
             draft.learn_evenly([continuation(action) for action in state.actions], generator)
 
     def _add_progress(self, draft: _Draft, state: State, task: str | None, generator: random.Random) -> None:
-        hint: str | None = right_hint(state, generator.choice(state.advised))
-        potential = potential_of(state)
-        drawn = generator.random()
-        if drawn < 0.2:  # how far a task is depends on the state, whichever step is advised
-            hint = self._hints.books[state.family].any(generator.choice(state.actions), generator)
-        elif drawn < 0.4:
-            hint, potential = self._hints.nonsense(generator.choice(NONSENSE_KINDS), state, generator), NO_PROGRESS
-        if hint:
-            draft.begin(progress_prompt(state.text, hint, task=task))
-            no, yes = map(continuation, PROGRESS_ANSWERS)
-            draft.learn_odds({no: 1 - potential, yes: potential})
-
-
-def potential_of(state: State) -> float:
-    """Returns 10 / (10 + steps that remain): 1 at the end, a half ten steps before it."""
-    return HALF_WAY_STEPS / (HALF_WAY_STEPS + (state.remaining or 0))
+        purpose = generator.choice(state.purposes)
+        hint: str | None = purpose.hint
+        if purpose.clause and generator.random() < 0.4:  # how far a purpose is depends on it, whichever step is advised
+            hint = verb_phrase(generator.choice(state.actions)) + purpose.clause
+        asked = [(hint, purpose.potential)]
+        if generator.random() < 0.3:
+            asked.append((self._hints.nonsense(generator.choice(NONSENSE_KINDS), state, generator), NO_PROGRESS))
+        for hint, potential in asked:
+            if hint:
+                draft.begin(progress_prompt(state.text, hint, task=task))
+                no, yes = map(continuation, PROGRESS_ANSWERS)
+                draft.learn_odds({no: PROGRESS_WEIGHT * (1 - potential), yes: PROGRESS_WEIGHT * potential})
 
 
 class _Draft:

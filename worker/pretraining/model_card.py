@@ -9,6 +9,7 @@ from transformers import GPT2LMHeadModel
 
 from worker.config import PretrainConfig
 from worker.pretraining.corpus import Corpus
+from worker.pretraining.evaluate import FIRST_MEASURED_SEED
 from worker.pretraining.saved_training import Progress
 from worker.pretraining.targets import SPEECHLESS, shortfalls
 
@@ -74,8 +75,8 @@ legal action is as
 
 ## What it can do
 
-Seeds from 900,000 on, {config.episodes} episodes a world; `python -m worker pretrain --evaluate DIR` prints this \
-again. `hint`: hints that name a right
+Seeds from {FIRST_MEASURED_SEED:,} on, {config.episodes} episodes a world; `python -m worker pretrain --evaluate DIR` \
+prints this again. `hint`: hints that name a right
 action. `right`, `wrong`, `swap`: the action named is the likeliest, for right hints, wrong ones, and right ones \
 with left and right exchanged.
 `own`: with its own hint a right action ranks above a random other. `empty` to `shuffled`: mean |reward| of hints \

@@ -1,7 +1,8 @@
 """An agent that only obeys: it asks for a hint, takes the best-aligned action, and learns nothing.
 
 A hint is drawn, not the likeliest: an agent without memory that is wrong in one state comes back to
-it for ever if it always hears the same. Episodes are played side by side.
+it for ever if it always hears the same. Where the teacher makes use of a memory the texts have one.
+Episodes are played side by side.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 from worker.pretraining.reader import Reader
 from worker.pretraining.states import State, is_success, state_of
-from worker.pretraining.worlds import Episode, World
+from worker.pretraining.worlds import MEMORY_REACH, Episode, World
 
 TEMPERATURE = 0.5
 MAX_STEPS = 500
@@ -31,7 +32,7 @@ class _Player:
 
     def __init__(self, world: World, episode: Episode) -> None:
         self._world = world
-        self._env, self._describer = episode.env, episode.describer
+        self._episode, self._env, self._describer = episode, episode.env, episode.describer
         self._observation, _ = self._env.reset(seed=episode.seed)
         self._total = 0.0
         self.outcome: Outcome | None = None
@@ -43,6 +44,7 @@ class _Player:
     def step(self, action: str) -> None:
         """Takes one step, and closes the environment after the last."""
         number = self._describer.actions.index(action)
+        self._episode.see(self._observation)
         self._observation, reward, terminated, truncated, _ = self._env.step(number)
         self._total += float(reward)
         if terminated or truncated:
@@ -64,7 +66,8 @@ def play(reader: Reader, world: World, seeds: Sequence[int], *, temperature: flo
         seeds: Of the episodes.
         temperature: Of the hints.
     """
-    players = [_Player(world, world.open(seed)) for seed in seeds]
+    reach = MEMORY_REACH if world.teacher_remembers else 0
+    players = [_Player(world, world.open(seed, reach)) for seed in seeds]
     for step in range(MAX_STEPS):
         playing = [player for player in players if player.outcome is None]
         if not playing:

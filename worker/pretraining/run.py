@@ -88,7 +88,7 @@ def pretrain(directory: Path, config: PretrainConfig) -> None:
 def evaluate(directory: Path, config: PretrainConfig) -> list[dict[str, Any]]:
     """Returns the measurements; the table goes to stderr, and a file beside the model keeps them."""
     reader = Reader(load_language_model(str(directory)))
-    hints = _known_hints(directory, config)
+    hints = known_hints(directory, config)
     with redirect_stdout(sys.stderr):  # BabyAI reports the missions it throws away
         rows = measure(reader, [*CORPUS, *UNSEEN], hints, episodes=config.episodes, report=say)
     measured = measurements(rows, config)
@@ -135,7 +135,7 @@ def _batches(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: Pretrai
     return Batches(corpus.states, corpus.weights, writer, num_tokens=config.batch_tokens, seed=config.seed)
 
 
-def _known_hints(directory: Path, config: PretrainConfig) -> Hints:
+def known_hints(directory: Path, config: PretrainConfig) -> Hints:
     """Returns what is well formed: as the model's own corpus had it, else as a small corpus has it."""
     try:
         books = json.loads((directory / HINTS_FILE).read_text())

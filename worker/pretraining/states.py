@@ -1,7 +1,7 @@
-"""States for the corpus: what a reader sees, what is right there, how far the end is.
+"""States for the corpus: what a reader sees, what is right there, how far its hints have been carried out.
 
 An episode begins with steps that mix the teacher's with random ones, so that rare states occur;
-then the teacher plays it to the end, so that the steps that remain are known. Equal texts count once.
+then the teacher plays it to the end, so that it is known when a hint has been carried out. Equal texts count once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from contextlib import closing
 from typing import NamedTuple
 
 from hintwise.describers.describer import Describer
-from worker.pretraining.worlds import World
+from worker.pretraining.purposes import Purpose, purposes_along
+from worker.pretraining.worlds import MEMORY_REACH, World
 
 MAX_MIXED_STEPS = 40
 """Steps of an episode before the teacher plays alone."""
@@ -25,6 +26,7 @@ MAX_BARREN_EPISODES = 200
 """Episodes in a row that show nothing new: then the world has no more texts."""
 
 
+DIRECTIONS = frozenset({"left", "right", "up", "down"})
 Taught = dict[str, tuple[tuple[str, ...], str]]
 """What a teacher says to a text: right actions and a hint."""
 
@@ -44,8 +46,19 @@ class State(NamedTuple):
     advised: tuple[str, ...]
     """Of these, the ones that hints to learn from name."""
     hint: str
-    remaining: int | None
-    """Steps that the teacher takes from here to the end; None where it does not reach one."""
+    purposes: tuple[Purpose, ...] = ()
+    """How far hints are here, where the teacher plays alone."""
+
+    @property
+    def clause(self) -> str:
+        """Returns what the hint says behind its action."""
+        phrase = verb_phrase(self.right[0]) if self.right else ""
+        return self.hint.removeprefix(phrase) if phrase and self.hint.startswith(phrase) else ""
+
+
+def verb_phrase(action: str) -> str:
+    """Returns an action as advice: `go left` for the action `left`."""
+    return f"go {action}" if action in DIRECTIONS else action
 
 
 def collect(world: World, count: int, *, first_seed: int, generator: random.Random) -> list[State]:
@@ -67,7 +80,7 @@ def collect(world: World, count: int, *, first_seed: int, generator: random.Rand
             states = generator.sample(states, MAX_KEPT_TEXTS)
         for state in states:
             known = found.get(state.text)
-            if known is None or (known.remaining is None and state.remaining is not None):
+            if known is None or (state.purposes and not known.purposes):
                 found[state.text] = state
         barren = 0 if len(found) > before else barren + 1
         if len(found) >= count or barren == MAX_BARREN_EPISODES:
@@ -92,7 +105,8 @@ def episode_states(
         max_mixed_steps: Bound of the steps that are not all the teacher's; 0 leaves all to the teacher.
         taught: What the teacher has said to the texts of this world, and will say; a planner takes its time.
     """
-    env, describer, teacher, _ = world.open(seed)
+    episode = world.open(seed, MEMORY_REACH if generator.random() < world.memory else 0)
+    env, describer, teacher, _ = episode
     num_mixed = generator.randint(0, max_mixed_steps)
     share_random = generator.choice((0.1, 0.3, 0.6, 1.0))
     taught = {} if taught is None else taught
@@ -109,11 +123,12 @@ def episode_states(
             states.append(state)
             mixed = step < num_mixed and generator.random() < share_random
             taken = generator.choice(state.actions if mixed or not state.right else state.advised)
+            episode.see(observation)
             observation, reward, terminated, truncated, _ = env.step(describer.actions.index(taken))
             if terminated or truncated:
                 break
     reached = terminated and not truncated and is_success(world, float(reward))
-    return _counted(states, reached and world.progress, num_mixed)
+    return _with_purposes(states, num_mixed, reached=reached) if world.progress else states
 
 
 def state_of(
@@ -138,7 +153,6 @@ def state_of(
         right=right,
         advised=right if world.any_right else right[:1],
         hint=hint,
-        remaining=None,
     )
 
 
@@ -147,12 +161,10 @@ def is_success(world: World, reward: float) -> bool:
     return reward > 0 or not world.rewards_success
 
 
-def _counted(states: Sequence[State], reached: bool, num_mixed: int) -> list[State]:
-    """Returns the states with the steps that remained, where the teacher alone took them and came to the end."""
-    if not reached:
-        return list(states)
-    last = len(states)
-    return [
-        state._replace(remaining=last - step) if step >= min(num_mixed, last - 1) else state
-        for step, state in enumerate(states)
-    ]
+def _with_purposes(states: Sequence[State], num_mixed: int, *, reached: bool) -> list[State]:
+    """Returns the states, those with purposes that the teacher alone played."""
+    first = min(num_mixed, max(0, len(states) - 1))
+    advice = [(state.hint, state.clause) for state in states[first:]]
+    known = purposes_along(advice, reached=reached) if all(hint for hint, _ in advice) else [[] for _ in advice]
+    taught = [state._replace(purposes=tuple(few)) for state, few in zip(states[first:], known, strict=True)]
+    return [*states[:first], *taught]

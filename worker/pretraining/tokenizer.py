@@ -7,18 +7,30 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from hintwise.describers import DESCRIBED_ENV_IDS, describer_for
+from hintwise.describers.minigrid_view import COLOURS, KINDS, STATES
 from hintwise.describers.numbers import NUM_BINS
 from hintwise.models.build_embedded import END_OF_TEXT, HINT_WORDS
 from hintwise.prompts import PROGRESS_ANSWERS, action_prompt, guidance_prompt, progress_prompt
 from worker.pretraining.states import State
 
 MAX_POSITIONS = 1_024
+OTHER_MISSION_WORDS = "after an another anything behind corner front look mission object objects room put".split()  # noqa: SIM905
+"""Of missions that no level of the corpus has."""
+GENERIC_WORDS = "state: state 0 x0 1 x1 2\naction: action 0"
+"""Of environments that are described by their spaces."""
 
 
 def texts_of(states: Iterable[State]) -> Iterable[str]:
-    """Yields texts that hold every word which is to be one token."""
+    """Yields texts that hold every word which is to be one token: also of worlds that the corpus leaves out."""
     yield "".join(f" {number}" for number in range(NUM_BINS))
     yield "".join(f" {word}" for word in (*HINT_WORDS, *PROGRESS_ANSWERS, "should", "please", "go"))
+    yield "".join(f" {word}" for word in (*KINDS, *COLOURS, *STATES, *OTHER_MISSION_WORDS))
+    yield GENERIC_WORDS
+    yield action_prompt(describer_for("Acrobot-v1").describe([1.0, 0.0, 1.0, 0.0, 0.0, 0.0]))
+    for env_id in DESCRIBED_ENV_IDS:
+        describer = describer_for(env_id)
+        yield guidance_prompt("", task=describer.task, actions=describer.actions)
     for state in states:
         yield action_prompt(state.text, task=state.task, hint=state.hint)
         yield guidance_prompt(state.text, task=state.task, actions=state.all_actions) + "\n"

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 
 import pytest
@@ -27,7 +28,7 @@ from worker.pretraining.train import Plan, build_optimizer, train
 from worker.pretraining.worlds import CORPUS, UNSEEN, World, lake, registered
 
 WORLDS = (
-    World("FrozenLake 4x4", "grid walk", 1.0, lake(4), any_right=True),
+    lake(4, 1.0),
     World("Taxi", "taxi", 1.0, registered("Taxi-v4")),
 )
 HELD_OUT = range(500_000, 900_000)
@@ -164,7 +165,7 @@ def test_targets_are_of_worlds_that_are_measured():
 
 def test_the_corpus_keeps_to_its_seeds():
     seen = []
-    spied = World("Taxi", "taxi", 1.0, lambda seed: (seen.append(seed), registered("Taxi-v4")(seed))[1])
+    spied = World("Taxi", "taxi", 1.0, lambda seed, reach: (seen.append(seed), registered("Taxi-v4")(seed, reach))[1])
     build_corpus([spied], num_states=60, seed=499_999)
     learned, held_out = (set(filter(within, seen)) for within in (range(500_000).__contains__, HELD_OUT.__contains__))
     assert learned
@@ -190,9 +191,30 @@ def test_a_text_counts_once(corpus):
         assert len(texts) == len(set(texts))
 
 
-def test_steps_are_counted_where_the_teacher_played_alone():
+def test_steps_are_counted_to_the_end_of_each_purpose_where_the_teacher_played_alone():
     states = episode_states(WORLDS[1], 900_000, random.Random(1), max_mixed_steps=0)
-    assert [state.remaining for state in states] == list(range(len(states), 0, -1))
+    fetched = next(i for i, state in enumerate(states) if "carry" in state.text)
+    assert [state.purposes[0].remaining for state in states[: fetched - 1]] == list(range(fetched - 1, 0, -1))
+    assert states[fetched - 1].hint.startswith("pick up at ")
+    assert (states[fetched - 1].hint, 0) in [(p.hint, p.remaining) for p in states[fetched].purposes]
+    assert states[-1].purposes[-1].remaining == 1  # the passenger is dropped off
+
+
+def test_steps_that_are_not_all_the_teacher_s_are_not_counted():
+    states = episode_states(WORLDS[1], 900_000, random.Random(8), max_mixed_steps=30)
+    known = [bool(state.purposes) for state in states]
+    assert known == sorted(known)
+    assert 0 < sum(known) < len(known)
+
+
+def test_an_episode_with_a_memory_is_told_and_taught_with_it():
+    lake_with = lake(8, 1.0)._replace(memory=1.0)
+    [states, plain] = [
+        episode_states(world, 900_001, random.Random(3)) for world in (lake_with, lake_with._replace(memory=0.0))
+    ]
+    returned = [state for state in states if re.search(r"open \d", state.text)]
+    assert returned
+    assert not any(re.search(r"open \d", state.text) for state in plain)
 
 
 class Advisor:

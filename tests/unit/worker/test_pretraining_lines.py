@@ -10,7 +10,7 @@ from hintwise.gpt2_forward import GPT2Forward
 from hintwise.tokens import TextEncoder
 from worker.pretraining.batches import collate_rows
 from worker.pretraining.hints import NONSENSE_KINDS, Hints, right_hint
-from worker.pretraining.lines import NO_PROGRESS, RowWriter, potential_of
+from worker.pretraining.lines import NO_PROGRESS, PROGRESS_WEIGHT, RowWriter
 from worker.pretraining.model import build_model
 from worker.pretraining.states import collect
 from worker.pretraining.tokenizer import build_tokenizer, texts_of
@@ -18,7 +18,7 @@ from worker.pretraining.worlds import World, lake, registered
 
 WORLDS = (
     World("CartPole", "cart pole", 1.0, registered("CartPole-v1"), progress=False),
-    World("FrozenLake 4x4", "grid walk", 1.0, lake(4), any_right=True),
+    lake(4, 1.0),
     World("Taxi", "taxi", 1.0, registered("Taxi-v4")),
 )
 
@@ -106,7 +106,7 @@ def test_odds_sum_to_one_wherever_something_is_predicted(rows):
         sums = {}
         for target in row.targets:
             sums[target.column] = sums.get(target.column, 0.0) + target.weight
-        assert all(math.isclose(total, 1) for total in sums.values())
+        assert all(any(math.isclose(total, whole) for whole in (1, PROGRESS_WEIGHT)) for total in sums.values())
 
 
 def test_nonsense_names_no_action(states, hints):
@@ -125,12 +125,21 @@ def test_any_hint_is_well_formed(states, hints):
             assert book.is_well_formed(book.any(action, generator))
 
 
-def test_potentials_rise_towards_the_end(states):
-    counted = [state for state in states if state.remaining is not None]
-    assert counted
-    assert all(NO_PROGRESS < potential_of(state) < 1 for state in counted)
-    near, far = (pick(counted, key=lambda state: state.remaining) for pick in (min, max))
-    assert potential_of(near) > potential_of(far)
+def test_progress_is_asked_of_hints_of_the_state_s_own_purposes_and_of_nonsense(states, hints, encoder, tokenizer):
+    writer, generator = RowWriter(encoder, hints), random.Random(6)
+    [yes] = encoder.encode(" yes")
+    asked = 0
+    for state in [state for state in states if state.purposes]:
+        row = writer.row(state, generator)
+        odds = {row.branches[t.column]: t.weight / PROGRESS_WEIGHT for t in row.targets if t.token == yes}
+        for number, (_, text) in enumerate(texts_in(row, tokenizer), 1):
+            if text.endswith("done:"):
+                asked += 1
+                hint = text.rpartition("hint: ")[2].removesuffix("\ndone:")
+                own = {p.potential for p in state.purposes if hint == p.hint or (p.clause and hint.endswith(p.clause))}
+                nonsense = not hints.books[state.family].is_well_formed(hint)
+                assert odds[number] in own or (nonsense and odds[number] == pytest.approx(NO_PROGRESS))
+    assert asked > 20
 
 
 def test_a_row_reads_each_continuation_as_if_alone(rows, tokenizer):
