@@ -2,7 +2,10 @@
 
 | name                      | what is loaded                                             |
 | ------------------------- | ---------------------------------------------------------- |
-| `embedded`                | the small GPT-2 that ships with this package               |
+| `embedded`                | the small untrained GPT-2 that ships with this package,    |
+|                           | for a policy that learns                                   |
+| `embedded-language`       | the pretrained one that ships with it, which writes hints  |
+|                           | and scores them                                            |
 | a directory               | config.json, *.safetensors and tokenizer files, as         |
 |                           | transformers' `save_pretrained` writes them                |
 | a file `*.gguf`           | that file, its weights unpacked to fp32                    |
@@ -40,6 +43,8 @@ from hintwise.trunk_forward import TransformersForward, TrunkForward
 from hintwise.weights import state_sha256
 
 EMBEDDED_DIR = Path(__file__).parent / "models" / "embedded"
+LANGUAGE_DIR = Path(__file__).parent / "models" / "language"
+EMBEDDED = {"embedded": EMBEDDED_DIR, "embedded-language": LANGUAGE_DIR}
 NO_ERROR_OF_ITS_OWN = (
     OSError,
     ValueError,
@@ -57,8 +62,8 @@ NO_ERROR_OF_ITS_OWN = (
 )
 """What transformers lets through when a model cannot be loaded; it has no error of its own."""
 CHOICES = (
-    "choose 'embedded', a directory written by save_pretrained, a file *.gguf, or a hub id such as "
-    "'openai-community/gpt2'"
+    "choose 'embedded', 'embedded-language', a directory written by save_pretrained, a file *.gguf, or a hub id "
+    "such as 'openai-community/gpt2'"
 )
 DAMAGED = "The file is damaged or incomplete, or its architecture is none that transformers reads from GGUF."
 
@@ -104,7 +109,7 @@ def load_language_model(name: str, *, device: str = "cpu") -> LanguageModel:
     """Returns the causal LM called `name`, in fp32, with dropout off.
 
     Args:
-        name: `embedded`, a directory, a GGUF file, or a hub id.
+        name: One of `EMBEDDED`, a directory, a GGUF file, or a hub id.
         device: Where the weights go: `cpu`, `cuda`, `cuda:1`.
 
     Raises:
@@ -147,8 +152,8 @@ def _load_safetensors(source: str) -> tuple[PreTrainedTokenizerBase, Any, dict[s
 
 def _source(name: str) -> str:
     """Returns what is loaded: a directory or GGUF file that exists, or a hub id."""
-    if name == "embedded":
-        return str(EMBEDDED_DIR)
+    if name in EMBEDDED:
+        return str(EMBEDDED[name])
     if is_gguf_file(name):
         if not Path(name).is_file():
             raise ModelNotFound(f"there is no file {name!r}; {CHOICES}")
@@ -156,8 +161,8 @@ def _source(name: str) -> str:
         return name
     if name and Path(name).is_dir():
         return name
-    if get_close_matches(name, ["embedded"], cutoff=0.8):
-        raise ModelNotFound(f"there is no model {name!r}; did you mean 'embedded'?")
+    if close := get_close_matches(name, EMBEDDED, n=1, cutoff=0.8):
+        raise ModelNotFound(f"there is no model {name!r}; did you mean {close[0]!r}?")
     is_hub_id = name.count("/") <= 1 and not name.startswith((".", "/", "~")) and "\\" not in name and name
     if not is_hub_id or Path(name).exists():
         raise ModelNotFound(f"model {name!r} is neither a directory nor a hub id; {CHOICES}")

@@ -17,6 +17,7 @@ import structlog
 import torch
 
 from hintwise import weights
+from hintwise.describers import described_env_ids
 from hintwise.digests import sha256_of
 from hintwise.language_model import LanguageModel, load_language_model
 from hintwise.schemas import ModelInfo
@@ -49,7 +50,7 @@ class Engine:
 
     Raises:
         ModelNotFound: A model cannot be loaded.
-        ScorerUnusable: A package brings a scorer that cannot be used.
+        PluginUnusable: A package brings a scorer or a describer that cannot be used.
         StoreUnusable: The weights directory cannot serve this model.
     """
 
@@ -58,12 +59,14 @@ class Engine:
             torch.set_num_threads(settings.num_threads)
         self.settings = settings
         self.scorers = installed_scorers()
+        described_env_ids()  # a describer that cannot be used shows now, not in a request
         self.metrics = Metrics()
         self.thread = InferenceThread()
         self.stopping = False
         """Whether the queues have been stopped, for good."""
+        guidance, scorer_model = map(frozen_model_name, (settings.guidance, settings.scorer_model))
         frozen: dict[str, LanguageModel] = {}
-        for name in (settings.guidance, settings.scorer_model):
+        for name in (guidance, scorer_model):
             frozen.setdefault(name, load_language_model(name, device=settings.device))
         self.policy = PolicyRunner(
             load_language_model(settings.model, device=settings.device),
@@ -74,10 +77,9 @@ class Engine:
             deduplicate=settings.deduplicate,
         )
         kept = HintCache(settings.max_cached_hints, self.metrics.hint_observer())
-        self.hints = HintGenerator(frozen[settings.guidance], kept)
-        self.scorer = self._frozen_runner("scorer", frozen[settings.scorer_model])
-        alike = settings.guidance == settings.scorer_model
-        self.ranker = self.scorer if alike else self._frozen_runner("guidance", frozen[settings.guidance])
+        self.hints = HintGenerator(frozen[guidance], kept)
+        self.scorer = self._frozen_runner("scorer", frozen[scorer_model])
+        self.ranker = self.scorer if guidance == scorer_model else self._frozen_runner("guidance", frozen[guidance])
         self.store = WeightStore(settings.weights_dir, max_retained=settings.max_retained_versions)
         try:
             self._serve_last_version()
@@ -152,6 +154,11 @@ class Engine:
             log.info("restored weights", policy_version=self.policy.policy_version, weights_dir=str(path.parent))
         self.serving = self.store.current
         self.metrics.policy_version.set(self.policy.policy_version)
+
+
+def frozen_model_name(name: str) -> str:
+    """Returns which model writes hints or scores them under a name: an untrained one would have nothing to say."""
+    return "embedded-language" if name == "embedded" else name
 
 
 def model_info(model: LanguageModel, *, architecture: str | None = None) -> ModelInfo:

@@ -57,8 +57,12 @@ class Settings(BaseSettings):
         "service may do everything, so it stays on loopback. `python -m service.new_token` writes it.",
     )
     model: str = Field("embedded", description=f"The policy's language model: {CHOICES}.")
-    guidance: str = Field("embedded", description="Frozen model that writes hints; same choices.")
-    scorer_model: str = Field("embedded", description="Frozen model that scores rewards; same choices.")
+    guidance: str = Field(
+        "embedded", description="Frozen model that writes hints; same choices, but `embedded` is the pretrained one."
+    )
+    scorer_model: str = Field(
+        "embedded", description="Frozen model that scores rewards; same choices, but `embedded` is the pretrained one."
+    )
     readout: Literal["phrase", "head"] = Field(
         "phrase",
         description="How actions are read from the model: `phrase` scores the words of any actions, "

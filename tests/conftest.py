@@ -16,6 +16,12 @@ def embedded() -> LanguageModel:
     return load_language_model("embedded")
 
 
+@pytest.fixture(scope="session")
+def language() -> LanguageModel:
+    """The pretrained model, which writes hints and scores them unless a service is told otherwise."""
+    return load_language_model("embedded-language")
+
+
 @pytest.fixture
 def fresh_embedded() -> LanguageModel:
     """An embedded model of one's own."""

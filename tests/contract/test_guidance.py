@@ -63,7 +63,7 @@ def written_by_hand(language_model, prompt, max_new_tokens):
 async def test_the_answer_names_its_model_and_has_hints_for_each_observation(service):
     answer = await service.ask("/guidance", {"observations": [TEXT, *OTHERS], "num_hints": 3, "max_new_tokens": 4})
     assert set(answer) == {"model", "model_sha256", "results"}
-    assert answer["model"] == "embedded"
+    assert answer["model"] == "embedded-language"
     assert answer["model_sha256"] == service.engine.hints.language_model.sha256
     assert [len(result["hints"]) for result in answer["results"]] == [3] * 5
     for hint in answer["results"][0]["hints"]:
@@ -73,12 +73,12 @@ async def test_the_answer_names_its_model_and_has_hints_for_each_observation(ser
 
 
 @pytest.mark.parametrize("fields", [{}, {"task": "Stay."}, {"actions": ACTIONS}, {"task": "Go.", "actions": ACTIONS}])
-async def test_log_prob_and_text_equal_plain_transformers(service, embedded, unwatched, monkeypatch, fields):
+async def test_log_prob_and_text_equal_plain_transformers(service, language, unwatched, monkeypatch, fields):
     monkeypatch.setattr(service.engine.hints, "_watch", unwatched)
-    encoder = TextEncoder(embedded.tokenizer, max_tokens=embedded.max_tokens)
+    encoder = TextEncoder(language.tokenizer, max_tokens=language.max_tokens)
     written = await hints(service, [TEXT, *OTHERS], temperature=0, max_new_tokens=24, **fields)
     for observation, [hint] in zip([TEXT, *OTHERS], written, strict=True):
-        text, log_prob = written_by_hand(embedded, encoder.encode(guidance_prompt(observation, **fields)), 24)
+        text, log_prob = written_by_hand(language, encoder.encode(guidance_prompt(observation, **fields)), 24)
         assert hint["text"] == text
         assert hint["log_prob"] == pytest.approx(log_prob, abs=1e-3)
 
@@ -92,7 +92,8 @@ async def test_temperature_zero_is_deterministic(service):
 
 async def test_a_seed_repeats_hints_and_no_seed_does_not(service):
     async def four(**fields):
-        return [hint for each in await hints(service, [TEXT] * 2, num_hints=2, **fields) for hint in each]
+        drawn = await hints(service, [TEXT] * 2, num_hints=2, temperature=5, **fields)
+        return [hint for each in drawn for hint in each]
 
     first, again, unseeded = await four(seed=5), await four(seed=5), await four()
     assert all(agree(a, b) for a, b in zip(first, again, strict=True))
@@ -188,25 +189,25 @@ async def test_finish_reason_tells_why_a_hint_ended(service):
     assert not any("\n" in text for texts in reasons.values() for text in texts)
 
 
-async def test_a_hint_ends_before_the_token_that_stops_it(service, embedded, monkeypatch):
+async def test_a_hint_ends_before_the_token_that_stops_it(service, language, monkeypatch):
     """The model as shipped seldom stops, so a token that it does write is made to."""
-    encoder = TextEncoder(embedded.tokenizer, max_tokens=embedded.max_tokens)
+    encoder = TextEncoder(language.tokenizer, max_tokens=language.max_tokens)
     prompt = encoder.encode(guidance_prompt(TEXT))
-    whole, _ = greedy(embedded, prompt, 24)
+    whole, _ = greedy(language, prompt, 24)
     length = max(n for n, token in enumerate(whole) if token not in whole[:n])  # where its last new token stands
     monkeypatch.setattr(service.engine.hints, "_stop_ids", frozenset({whole[length]}))
     [[hint]] = await hints(service, [TEXT], temperature=0, max_new_tokens=24)
     monkeypatch.undo()
-    text, log_prob = written_by_hand(embedded, prompt, length)
+    text, log_prob = written_by_hand(language, prompt, length)
     assert (hint["text"], hint["finish_reason"]) == (text, "stop" if text else "degenerate")
     assert hint["log_prob"] == pytest.approx(log_prob, abs=1e-3)
 
 
 @pytest.mark.parametrize("max_new_tokens", [1, 2, 5])
-async def test_max_new_tokens_bounds_a_hint(service, embedded, max_new_tokens):
-    encoder = TextEncoder(embedded.tokenizer, max_tokens=embedded.max_tokens)
+async def test_max_new_tokens_bounds_a_hint(service, language, max_new_tokens):
+    encoder = TextEncoder(language.tokenizer, max_tokens=language.max_tokens)
     [[hint]] = await hints(service, [TEXT], temperature=0, max_new_tokens=max_new_tokens)
-    assert hint["text"] == written_by_hand(embedded, encoder.encode(guidance_prompt(TEXT)), max_new_tokens)[0]
+    assert hint["text"] == written_by_hand(language, encoder.encode(guidance_prompt(TEXT)), max_new_tokens)[0]
 
 
 async def test_raw_observations_are_described_as_the_library_does(service):
@@ -264,20 +265,20 @@ async def test_a_list_of_the_wrong_length_is_refused_by_name(service, field, val
     assert refusal.fields == {field: f"has {len(value)} entries for 2 observations"}
 
 
-async def test_a_prompt_without_room_for_the_hint_is_named_with_both_counts(service, embedded):
-    encoder = TextEncoder(embedded.tokenizer, max_tokens=embedded.max_tokens)
-    text = " 20" * (embedded.max_tokens - 40)
+async def test_a_prompt_without_room_for_the_hint_is_named_with_both_counts(service, language):
+    encoder = TextEncoder(language.tokenizer, max_tokens=language.max_tokens)
+    text = " 20" * (language.max_tokens - 40)
     counted = len(encoder.encode(guidance_prompt(text)))
-    assert counted < embedded.max_tokens < counted + 64
+    assert counted < language.max_tokens < counted + 64
     refusal = await service.refused("/guidance", {"observations": [TEXT, text], "max_new_tokens": 64})
     assert set(refusal.fields) == {"observations[1]"}
     assert str(counted) in refusal.text
-    assert str(embedded.max_tokens) in refusal.text
+    assert str(language.max_tokens) in refusal.text
 
 
-async def test_a_hint_may_use_the_last_position(service, embedded):
-    encoder = TextEncoder(embedded.tokenizer, max_tokens=embedded.max_tokens)
-    text = " 20" * (embedded.max_tokens - 20)
-    room = embedded.max_tokens - len(encoder.encode(guidance_prompt(text)))
+async def test_a_hint_may_use_the_last_position(service, language):
+    encoder = TextEncoder(language.tokenizer, max_tokens=language.max_tokens)
+    text = " 20" * (language.max_tokens - 20)
+    room = language.max_tokens - len(encoder.encode(guidance_prompt(text)))
     assert await hints(service, [text], max_new_tokens=room, seed=1)
     await service.refused("/guidance", {"observations": [text], "max_new_tokens": room + 1})

@@ -55,15 +55,15 @@ def written_by_hand(language_model, observation, item, *, temperature, seed, max
 
 
 @pytest.mark.parametrize("temperature", [0, 0.7, 2, 100])
-async def test_written_hints_equal_their_recomputation(service, embedded, unwatched, monkeypatch, temperature):
+async def test_written_hints_equal_their_recomputation(service, language, unwatched, monkeypatch, temperature):
     monkeypatch.setattr(service.engine.hints, "_watch", unwatched)
     given = await hints(service, VARIED[:8], num_hints=2, temperature=temperature, seed=6, max_new_tokens=12)
     for i, each in enumerate(given):
         for k, hint in enumerate(each):
             item, sampling = i * HINTS_PER_ITEM + k, {"temperature": temperature, "seed": 6, "max_new_tokens": 12}
-            text, log_prob, reason = written_by_hand(embedded, VARIED[i], item, **sampling)
+            text, log_prob, reason = written_by_hand(language, VARIED[i], item, **sampling)
             if not says_something(text) and temperature:
-                text, log_prob, reason = written_by_hand(embedded, VARIED[i], item, **sampling, attempt=1)
+                text, log_prob, reason = written_by_hand(language, VARIED[i], item, **sampling, attempt=1)
             if not says_something(text):
                 text, log_prob, reason = "", 0.0, "degenerate"
             assert (hint["text"], hint["finish_reason"]) == (text, reason)
@@ -79,11 +79,11 @@ async def test_with_a_list_of_seeds_an_item_is_the_same_alone_and_among_63_other
 
 
 async def test_with_a_list_of_seeds_splitting_changes_nothing(service):
-    seeds = [7, 7, 8, 9]
-    whole = await hints(service, [TEXT, TEXT, TEXT, "pole 1"], seed=seeds, max_new_tokens=8)
+    seeds, fields = [7, 7, 8, 9], {"max_new_tokens": 8, "temperature": 5}
+    whole = await hints(service, [TEXT, TEXT, TEXT, "pole 1"], seed=seeds, **fields)
     halves = [
-        *await hints(service, [TEXT, TEXT], seed=seeds[:2], max_new_tokens=8),
-        *await hints(service, [TEXT, "pole 1"], seed=seeds[2:], max_new_tokens=8),
+        *await hints(service, [TEXT, TEXT], seed=seeds[:2], **fields),
+        *await hints(service, [TEXT, "pole 1"], seed=seeds[2:], **fields),
     ]
     assert all(agree(one, other) for one, other in zip(whole, halves, strict=True))
     assert agree(whole[0], whole[1])  # the same seed and content

@@ -45,11 +45,11 @@ def log_prob_by_hand(language_model, prompt, hint):
 
 @pytest.mark.parametrize("temperature", [0, 0.7, 2])
 @pytest.mark.parametrize("fields", [{}, {"task": "Stay."}, {"task": "Go.", "actions": ["a", "b c"]}])
-async def test_log_prob_and_probability_equal_plain_transformers(service, embedded, temperature, fields):
+async def test_log_prob_and_probability_equal_plain_transformers(service, language, temperature, fields):
     given = await ranked(service, [TEXT, *OTHERS], num_hints=5, temperature=temperature, seed=3, **fields)
     for observation, hints in zip([TEXT, *OTHERS], given, strict=True):
         prompt = guidance_prompt(observation, **fields)
-        by_hand = {text: log_prob_by_hand(embedded, prompt, text) for text in CANDIDATES}
+        by_hand = {text: log_prob_by_hand(language, prompt, text) for text in CANDIDATES}
         total = math.log(sum(map(math.exp, by_hand.values())))
         assert set(texts(hints)) == set(CANDIDATES)
         for hint in hints:
@@ -58,10 +58,10 @@ async def test_log_prob_and_probability_equal_plain_transformers(service, embedd
             assert hint["finish_reason"] == "stop"
 
 
-async def test_a_written_hint_and_the_same_hint_ranked_have_one_log_prob(service, embedded):
+async def test_a_written_hint_and_the_same_hint_ranked_have_one_log_prob(service, language):
     written = await service.ask("/guidance", {"observations": [TEXT], "temperature": 0, "max_new_tokens": 6})
     [hint] = written["results"][0]["hints"]
-    assert embedded.tokenizer.decode(embedded.tokenizer.encode(" " + hint["text"])) == " " + hint["text"]
+    assert language.tokenizer.decode(language.tokenizer.encode(" " + hint["text"])) == " " + hint["text"]
     [[again]] = await ranked(service, [TEXT], [hint["text"]])
     assert again["log_prob"] == pytest.approx(hint["log_prob"], abs=1e-3)
     assert again["probability"] == 1.0
@@ -175,13 +175,13 @@ async def test_candidates_are_refused_in_free_mode(service):
     assert "ranked" in refusal.text
 
 
-async def test_candidates_that_do_not_fit_the_context_name_the_observation(service, embedded):
-    text = " 20" * (embedded.max_tokens - 20)
+async def test_candidates_that_do_not_fit_the_context_name_the_observation(service, language):
+    text = " 20" * (language.max_tokens - 20)
     refusal = await service.refused(
         "/guidance", {"observations": [TEXT, text], "mode": "ranked", "candidates": ["go " * 100]}
     )
     assert set(refusal.fields) == {"observations[1]"}
-    assert str(embedded.max_tokens) in refusal.text
+    assert str(language.max_tokens) in refusal.text
 
 
 async def test_a_long_list_of_candidates_keeps_to_the_token_budget(start):
@@ -213,10 +213,10 @@ async def test_a_split_keeps_every_candidate_in_order(service):
             assert tokens <= budget or len(part.token_ids) == 1
 
 
-async def test_guidance_and_scorer_share_one_model_and_another_gets_its_own(service, start, tmp_path, embedded):
+async def test_guidance_and_scorer_share_one_model_and_another_gets_its_own(service, start, tmp_path, language):
     assert service.engine.ranker is service.engine.scorer
-    embedded.model.save_pretrained(tmp_path / "model")
-    embedded.tokenizer.save_pretrained(tmp_path / "model")
+    language.model.save_pretrained(tmp_path / "model")
+    language.tokenizer.save_pretrained(tmp_path / "model")
     async with start(guidance=str(tmp_path / "model")) as other:
         assert other.engine.ranker.policy.trunk is other.engine.hints.language_model.model
         assert other.engine.ranker.policy.trunk is not other.engine.scorer.policy.trunk

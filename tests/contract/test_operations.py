@@ -84,7 +84,7 @@ async def test_info_tells_models_limits_and_what_may_be_named(service):
     assert info["env_ids"] == list(DESCRIBED_ENV_IDS)
     assert {"alignment", "progress"} <= set(info["scorers"])
     for role in ("policy", "guidance", "scorer"):
-        assert info[role]["name"] == "embedded"
+        assert info[role]["name"] == ("embedded" if role == "policy" else "embedded-language")
         assert re.fullmatch(r"[0-9a-f]{64}", info[role]["sha256"])
         assert info[role]["max_prompt_tokens"] >= 1024
         assert info[role]["num_parameters"] > 0

@@ -35,7 +35,7 @@ async def rewards(service, items, **fields):
 async def test_the_answer_names_scorer_and_model_and_has_one_result_each(service):
     answer = await service.ask("/reward", {"items": [item()] * 3})
     assert set(answer) == {"scorer", "model", "model_sha256", "results"}
-    assert (answer["scorer"], answer["model"]) == ("alignment", "embedded")
+    assert (answer["scorer"], answer["model"]) == ("alignment", "embedded-language")
     assert answer["model_sha256"] == service.engine.scorer.language_model.sha256
     assert [set(result) for result in answer["results"]] == [{"reward", "potential", "next_potential"}] * 3
 
@@ -43,11 +43,13 @@ async def test_the_answer_names_scorer_and_model_and_has_one_result_each(service
 # alignment
 
 
-async def test_alignment_is_how_much_the_hint_raises_the_action_taken(service):
-    """The frozen model and the untouched policy are the same weights, so /act tells both log-probs."""
-    [hinted, plain] = await service.act([NOW] * 2, LEFT_RIGHT, hints=["push left", None], task="Stay.")
+async def test_alignment_is_how_much_the_hint_raises_the_action_taken(start):
+    """Where frozen model and untouched policy are the same weights, /act tells both log-probs."""
     items = [item(task="Stay.", action=action) for action in LEFT_RIGHT]
-    for k, result in enumerate(await rewards(service, items)):
+    async with start(model="embedded-language") as service:
+        [hinted, plain] = await service.act([NOW] * 2, LEFT_RIGHT, hints=["push left", None], task="Stay.")
+        given = await rewards(service, items)
+    for k, result in enumerate(given):
         expected = math.tanh(hinted["log_probs"][k] - plain["log_probs"][k])
         assert result["reward"] == pytest.approx(expected, rel=1e-2, abs=2e-6)
         assert -1 <= result["reward"] <= 1

@@ -60,7 +60,7 @@ async def test_clients_ignore_unknown_fields_in_answers(service):
     """clients ignore unknown fields in answers"""
     async with AsyncClient("http://service", transport=Newer(service.http._transport), retry_s=0) as client:
         assert (await client.act(["x"], ACTIONS)).results[0].label in ACTIONS
-        assert (await client.guidance(["x"], max_new_tokens=1)).model == "embedded"
+        assert (await client.guidance(["x"], max_new_tokens=1)).model == "embedded-language"
         assert (await client.reward([ITEM])).scorer == "alignment"
         assert (await client.weights()).policy_version == 1
         assert (await client.info()).api_version == 1

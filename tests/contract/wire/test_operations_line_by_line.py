@@ -45,12 +45,13 @@ async def test_openapi_and_docs(service):
     assert "/openapi.json" in (await service.http.get("/docs")).text
 
 
-async def test_info(service, client, embedded):
+async def test_info(service, client, embedded, language):
     """`GET /info` (`api_version`, models with digests, `env_ids`, limits, readout, prompt-template version, devices)"""
     info = await client.info()
     assert (info.api_version, info.readout, info.device) == (1, "phrase", "cpu")
-    for model in (info.policy, info.guidance, info.scorer):
-        assert (model.name, model.sha256) == ("embedded", embedded.sha256)
+    assert (info.policy.name, info.policy.sha256) == ("embedded", embedded.sha256)
+    for model in (info.guidance, info.scorer):
+        assert (model.name, model.sha256) == ("embedded-language", language.sha256)
     assert info.env_ids == list(DESCRIBED_ENV_IDS)
     assert info.prompt_template_version == PROMPT_TEMPLATE_VERSION
     limits = info.limits

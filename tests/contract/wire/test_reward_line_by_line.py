@@ -49,11 +49,15 @@ async def test_the_scorer_is_one_that_info_lists(client):
     assert "progress" in (await refused(client, [item()], scorer="vibes"))["scorer"]
 
 
-async def test_the_answer_has_these_fields(service, embedded):
+async def test_the_answer_has_these_fields(service, language):
     """{"scorer", "model", "model_sha256", "results": [{"reward": 0.42, "potential": null, "next_potential": null}]}"""
     answer = await service.ask("/reward", {"scorer": "alignment", "items": [item()] * 2})
     assert set(answer) == {"scorer", "model", "model_sha256", "results"}
-    assert (answer["scorer"], answer["model"], answer["model_sha256"]) == ("alignment", "embedded", embedded.sha256)
+    assert (answer["scorer"], answer["model"], answer["model_sha256"]) == (
+        "alignment",
+        "embedded-language",
+        language.sha256,
+    )
     for result in answer["results"]:
         assert set(result) == {"reward", "potential", "next_potential"}
         assert (result["potential"], result["next_potential"]) == (None, None)
@@ -73,11 +77,12 @@ async def test_alignment_needs_actions_and_the_action_among_them(client, changes
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-async def test_alignment_is_how_much_the_hint_raises_the_action(client, action):
+async def test_alignment_is_how_much_the_hint_raises_the_action(start, calling, action):
     """how much the hint raises the log-probability of the action taken over no hint, squashed to [-1, 1]"""
-    acted = await client.act([NOW] * 2, ACTIONS, hints=["push left", None], mode="greedy")  # the policy is as shipped
+    async with start(model="embedded-language") as service, calling(service) as client:  # policy and judge are one
+        acted = await client.act([NOW] * 2, ACTIONS, hints=["push left", None], mode="greedy")
+        [result] = (await client.reward([item(action=action)])).results
     hinted, plain = (result.log_probs[ACTIONS.index(action)] for result in acted.results)
-    [result] = (await client.reward([item(action=action)])).results
     assert result.reward == pytest.approx(math.tanh(hinted - plain), rel=1e-2, abs=2e-6)
     assert -1 <= result.reward <= 1
 
@@ -89,7 +94,6 @@ async def test_an_empty_or_off_topic_hint_says_nothing(client, hint, about):
     assert [result.reward for result in answer.results] == pytest.approx([0, 0], abs=about)
 
 
-@pytest.mark.xfail(reason="the embedded scorer has not learnt language yet: what its hints raise is noise")
 async def test_a_hint_raises_the_action_it_names(client):
     """A well-formed hint, right or wrong, raises the action it names"""
     for named in ACTIONS:

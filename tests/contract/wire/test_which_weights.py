@@ -45,7 +45,7 @@ async def test_no_put_and_no_rollback_change_the_judges(swapped):
     assert await judgements(client) == before
 
 
-async def test_the_judges_are_the_embedded_model_as_shipped_also_after_a_restart(start, calling, noisy, embedded):
+async def test_the_judges_are_the_embedded_model_as_shipped_also_after_a_restart(start, calling, noisy, language):
     """default: the embedded model as shipped"""
     async with start() as service, calling(service) as client:
         before = await judgements(client)
@@ -53,7 +53,7 @@ async def test_the_judges_are_the_embedded_model_as_shipped_also_after_a_restart
     async with start() as service, calling(service) as client:
         assert (await client.weights()).policy_version == 2
         assert await judgements(client) == before
-    assert {answer.model_sha256 for answer in before} == {embedded.sha256}
+    assert {answer.model_sha256 for answer in before} == {language.sha256}
 
 
 async def test_judges_of_ones_own_are_named_by_their_digest(start, calling, fresh_embedded, tmp_path):
@@ -64,5 +64,5 @@ async def test_judges_of_ones_own_are_named_by_their_digest(start, calling, fres
     async with start(guidance=str(tmp_path / "own")) as service, calling(service) as client:
         info, hint, reward = await client.info(), await client.guidance([TEXT]), await client.reward([ITEM])
     assert (hint.model, hint.model_sha256) == (str(tmp_path / "own"), info.guidance.sha256)
-    assert (reward.model, reward.model_sha256) == ("embedded", info.scorer.sha256)
+    assert (reward.model, reward.model_sha256) == ("embedded-language", info.scorer.sha256)
     assert hint.model_sha256 != reward.model_sha256
