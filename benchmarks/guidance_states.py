@@ -74,7 +74,7 @@ def repeating_questions(count: int, *, seed: int) -> list[Question]:
 def _played(world: World, first_seed: int, generator: random.Random) -> Iterator[str]:
     """Yields the texts of one environment, episode after episode, without end."""
     for seed in itertools.count(first_seed, NUM_ENVIRONMENTS):
-        env, describer, _, _ = world.open(seed)
+        env, describer, _, _ = world.open(seed, 0)
         with closing(env):
             observation, _ = env.reset(seed=seed)
             ended = False
