@@ -46,7 +46,7 @@ from benchmarks.guidance_states import (
 from benchmarks.light_client import LightClient, post_request
 from benchmarks.processes import running_naive_service, running_service
 from benchmarks.same_hints import Agreement, WrittenText, compare
-from hintwise.language_model import EMBEDDED_DIR, LanguageModel, load_language_model
+from hintwise.language_model import LANGUAGE_DIR, LanguageModel, load_language_model
 from hintwise.prompts import guidance_prompt
 
 NUM_CLIENTS = 2
@@ -100,7 +100,7 @@ def _supply(arguments: argparse.Namespace) -> dict[str, Iterator[Question]]:
 def _started(stack: ExitStack, arguments: argparse.Namespace) -> dict[str, int]:
     """Returns the port of each service."""
     settings = {"HINTWISE_GUIDANCE": arguments.model, "HINTWISE_NUM_THREADS": "1"}
-    directory = str(EMBEDDED_DIR) if arguments.model == "embedded" else arguments.model
+    directory = str(LANGUAGE_DIR) if arguments.model == "embedded" else arguments.model
     naive = partial(running_naive_service, directory, "--handler", arguments.naive_handler)
     return {
         "service": stack.enter_context(running_service("embedded", settings=settings)),
