@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, Protocol, cast, runtime_checkable
 
 from hintwise.describers.describer import Describer, hints_of
@@ -74,7 +75,7 @@ class Remembering:
 
     def see(self, observation: object) -> None:
         """Remembers an observation that is past, and forgets the one that is farthest back where there are too many."""
-        self._past.append(observation)
+        self._past.append(deepcopy(observation))  # an environment may write its next one into the same array
 
     def forget(self) -> None:
         """Forgets all: an episode begins."""

@@ -92,6 +92,13 @@ def test_a_reach_without_words_is_refused(reach):
         lake(reach)
 
 
+def test_what_an_environment_writes_over_is_remembered_as_it_was():
+    describer, array = Remembering(describer_for("MountainCar-v0"), 2), np.array([-0.8, 0.0])
+    describer.see(array)
+    array[:] = 0.0
+    assert describer.describe([-0.9, 0.0]).endswith(describer_for("MountainCar-v0").describe([-0.8, 0.0]))
+
+
 def test_no_memory_is_the_describer_itself():
     plain = describer_for("Taxi-v4")
     assert remembering(plain, 0) is plain
