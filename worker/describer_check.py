@@ -32,6 +32,8 @@ def check(env: TextEnv, encoder: TextEncoder, *, num_steps: int, seed: int) -> s
         DescriberWrong: It breaks a promise; the message has all that are broken, each once.
     """
     faults = list(_constant_faults(env.describer, env.num_actions))
+    if env.describer.env_id != env.env_id:
+        faults.append(f"env_id is {env.describer.env_id!r}; expected the environment's own")
     generator = np.random.default_rng(seed)
     texts: dict[str, str] = {}  # of each observation seen, as JSON
     ended = True
@@ -91,6 +93,8 @@ def _step_faults(env: TextEnv) -> Iterator[str]:
 def _legal_faults(legal: Sequence[int], num_actions: int, shown: str) -> Iterator[str]:
     if not legal:
         yield f"legal_actions() {shown} is empty; expected at least one"
+    if any(type(number) is not int for number in legal):
+        yield f"legal_actions() {shown} is {list(legal)}; expected Python's own int, which JSON can hold"
     if len(set(legal)) < len(legal) or not set(legal) <= set(range(num_actions)):
         yield f"legal_actions() {shown} is {list(legal)}; expected distinct numbers from 0 to {num_actions - 1}"
 

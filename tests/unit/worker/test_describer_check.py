@@ -80,6 +80,8 @@ def typed(self, observation):
         ({"describe": lambda self, observation: Words.describe(self, observation) + "\n"}, "words on one line"),
         ({"describe": fickle}, "another the second time"),
         ({"legal_actions": lambda self, observation: []}, "is empty"),
+        ({"legal_actions": lambda self, observation: [np.int64(1)]}, "Python's own int"),
+        ({"env_id": "Other-v0"}, "env_id is 'Other-v0'"),
         ({"legal_actions": lambda self, observation: [0, 0]}, "distinct numbers from 0 to 3"),
         ({"legal_actions": lambda self, observation: [4]}, "distinct numbers from 0 to 3"),
     ],
