@@ -98,7 +98,7 @@ def test_a_text_that_json_changes_is_wrong(monkeypatch, encoder):
         checked(monkeypatch, encoder, describe=typed)
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1", "Taxi-v4", "MiniGrid-DoorKey-5x5-v0"])
+@pytest.mark.parametrize("env_id", ["gymnasium:CartPole-v1", "Acrobot-v1", "Taxi-v4", "MiniGrid-DoorKey-5x5-v0"])
 def test_ours_are_right(env_id, capsys):
     describe(DescribeConfig(env_id=env_id, check=True, steps=200))
     assert "nothing is wrong in 200 steps" in capsys.readouterr().out
