@@ -17,7 +17,7 @@ import structlog
 import torch
 
 from hintwise import weights
-from hintwise.describers import described_env_ids
+from hintwise.describers import load_describers
 from hintwise.digests import sha256_of
 from hintwise.language_model import LanguageModel, load_language_model
 from hintwise.schemas import ModelInfo
@@ -59,7 +59,7 @@ class Engine:
             torch.set_num_threads(settings.num_threads)
         self.settings = settings
         self.scorers = installed_scorers()
-        described_env_ids()  # a describer that cannot be used shows now, not in a request
+        load_describers()
         self.metrics = Metrics()
         self.thread = InferenceThread()
         self.stopping = False

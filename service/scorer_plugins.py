@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hintwise.plugins import with_plugins
+from hintwise.plugins import Plugins
 from service.reward_scorer import BUILT_IN_SCORERS, Scorer
 
 GROUP = "hintwise.scorers"
@@ -23,4 +23,4 @@ def installed_scorers() -> dict[str, Callable[[], Scorer]]:
     Raises:
         PluginUnusable: One cannot be loaded, is no scorer, or has a name that is taken; the message names its package.
     """
-    return with_plugins(BUILT_IN_SCORERS, group=GROUP, kind="scorer", needs=("questions", "result"))
+    return Plugins(BUILT_IN_SCORERS, group=GROUP, kind="scorer", needs=("questions", "result")).load()

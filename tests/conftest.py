@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from textwrap import dedent
+
 import pytest
 import torch
 
+from hintwise import describers
 from hintwise.language_model import LanguageModel, load_language_model
 
 torch.set_num_threads(1)  # the machine's other core belongs to the other process of a test
@@ -26,6 +33,24 @@ def language() -> LanguageModel:
 def fresh_embedded() -> LanguageModel:
     """An embedded model of one's own."""
     return load_language_model("embedded")
+
+
+@pytest.fixture
+def install_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts packages with entry points on the path, as `pip install` leaves them."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(describers, "_plugins", cache(describers._plugins.__wrapped__))  # what was found is kept
+
+    def install(group: str, module: str, code: str, *, package: str = "plugged", **brought: str) -> None:
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        (tmp_path / f"{module}.py").write_text(dedent(code))
+        info = tmp_path / f"{package}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        lines = [f"{name} = {value}" for name, value in brought.items()]
+        (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
+
+    return install
 
 
 class Unwatched:

@@ -1,12 +1,9 @@
-"""Checks a describer on real steps: what it promises, and what its texts cost.
-
-python -m worker describe --env-id MyEnv-v0 --check --steps 1000
-"""
+"""Checks a describer on real steps: what it promises, and what its texts cost. `worker describe --check` runs it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
 import numpy as np
@@ -17,6 +14,9 @@ from hintwise.prompts import action_prompt, continuation
 from hintwise.tokens import TextEncoder
 from worker.errors import DescriberWrong
 from worker.text_env import TextEnv, plain
+
+UNREADABLE: tuple[object, ...] = (None, [], {}, [["?"]], 0.5j)
+"""No environment's observations; what a request holds may be anything."""
 
 
 def check(env: TextEnv, encoder: TextEncoder, *, num_steps: int, seed: int) -> str:
@@ -31,9 +31,7 @@ def check(env: TextEnv, encoder: TextEncoder, *, num_steps: int, seed: int) -> s
     Raises:
         DescriberWrong: It breaks a promise; the message has all that are broken, each once.
     """
-    faults = list(_constant_faults(env.describer, env.num_actions))
-    if env.describer.env_id != env.env_id.rpartition(":")[2]:  # `module:id` also names what registers it
-        faults.append(f"env_id is {env.describer.env_id!r}; expected the environment's own")
+    _raise_any(env, _constant_faults(env))
     generator = np.random.default_rng(seed)
     texts: dict[str, str] = {}  # of each observation seen, as JSON
     ended = True
@@ -41,22 +39,28 @@ def check(env: TextEnv, encoder: TextEncoder, *, num_steps: int, seed: int) -> s
         try:
             if ended:
                 env.reset(seed + number)
-            faults += _step_faults(env)
-            if not faults:
-                texts[json.dumps(plain(env.observation))] = env.state.text
-                step = env.step(int(generator.integers(len(env.state.actions))))
-                ended = step.terminated or step.truncated
-        except IndexError:  # a legal action that the describer has no phrase for
-            faults += _step_faults(env)
-            if not faults:
-                raise
-        if faults:
-            raise DescriberWrong("\n- ".join([f"the describer of {env.env_id} is wrong:", *faults]))
+            _raise_any(env, _step_faults(env))
+            texts[json.dumps(plain(env.observation))] = env.state.text
+            step = env.step(int(generator.integers(len(env.state.actions))))
+        except Exception:
+            _raise_any(env, _step_faults(env))
+            raise  # it was not the describer
+        ended = step.terminated or step.truncated
     return "\n".join(_account(env, encoder, texts, num_steps))
 
 
-def _constant_faults(describer: Describer, num_actions: int) -> Iterator[str]:
+def _raise_any(env: TextEnv, faults: Iterable[str]) -> None:
+    """Raises `DescriberWrong` with all faults, if there are some."""
+    told = list(faults)
+    if told:
+        raise DescriberWrong("\n- ".join([f"the describer of {env.env_id} is wrong:", *told]))
+
+
+def _constant_faults(env: TextEnv) -> Iterator[str]:
     """Yields what is wrong whatever is observed."""
+    describer, num_actions = env.describer, env.num_actions
+    if describer.env_id != env.env_id.rpartition(":")[2]:  # `module:id` also names what registers it
+        yield f"env_id is {describer.env_id!r}; expected the environment's own"
     if not describer.task or "\n" in describer.task:
         yield f"task is {describer.task!r}; expected one line that says what to achieve"
     actions = list(describer.actions)
@@ -67,27 +71,37 @@ def _constant_faults(describer: Describer, num_actions: int) -> Iterator[str]:
     for phrase in actions:
         if not phrase.strip() or "\n" in phrase:
             yield f"an action is called {phrase!r}; expected words on one line"
-    try:
-        describer.describe(object())
-    except InvalidRequest:
-        return
-    except Exception as error:  # noqa: BLE001 (whatever the code of others raises)
-        yield f"describe() of what is no observation raises {type(error).__name__}; expected InvalidRequest"
-    else:
-        yield "describe() takes what is no observation; expected InvalidRequest"
+    yield from _faults_of_unreadable(describer)
+
+
+def _faults_of_unreadable(describer: Describer) -> Iterator[str]:
+    for unreadable in UNREADABLE:
+        try:
+            describer.describe(unreadable)
+        except InvalidRequest:
+            continue
+        except Exception as error:  # noqa: BLE001 (whatever the code of others raises)
+            yield f"describe({unreadable!r}) raises {type(error).__name__}; expected InvalidRequest"
+        else:
+            yield f"describe({unreadable!r}) takes what is no observation; expected InvalidRequest"
 
 
 def _step_faults(env: TextEnv) -> Iterator[str]:
     """Yields what is wrong with one observation."""
     describer, observation = env.describer, env.observation
-    text, shown = describer.describe(observation), f"of the observation {plain(observation)}"
+    shown = f"of the observation {plain(observation)}"
+    try:
+        text, legal = describer.describe(observation), list(describer.legal_actions(observation))
+    except Exception as error:  # noqa: BLE001 (whatever the code of others raises)
+        yield f"the text or the legal actions {shown} cannot be had: {type(error).__name__}: {error}"
+        return
     if not text.strip() or "\n" in text:
         yield f"the text {shown} is {text!r}; expected words on one line"
     if describer.describe(observation) != text:
         yield f"the text {shown} is another the second time; expected the same for the same observation"
     if describer.describe(json.loads(json.dumps(plain(observation)))) != text:
         yield f"the text {shown} is another where it comes as JSON; the service takes observations as JSON"
-    yield from _legal_faults(list(describer.legal_actions(observation)), env.num_actions, shown)
+    yield from _legal_faults(legal, env.num_actions, shown)
 
 
 def _legal_faults(legal: Sequence[int], num_actions: int, shown: str) -> Iterator[str]:

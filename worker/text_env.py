@@ -83,7 +83,7 @@ class TextEnv:
         self._env = _make(env_id, env_kwargs)
         describer = describer_for(self._env)
         self._memory = Remembering(describer, memory) if memory else None
-        self._describer: Describer = cast("Any", self._memory) or describer
+        self._describer: Describer = self._memory or describer
         self.task: str = self._describer.task
         self._observation: Any = None
         self._legal: list[int] = []

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache, partial
 from typing import Any
@@ -20,9 +20,9 @@ from hintwise.describers.generic import GenericDescriber
 from hintwise.describers.minigrid import MiniGrid, level_ids
 from hintwise.describers.toy_text import Taxi, cliff_walking, frozen_lake, frozen_lake_of
 from hintwise.errors import InvalidRequest
-from hintwise.plugins import with_plugins
+from hintwise.plugins import Plugins
 
-__all__ = ["DESCRIBED_ENV_IDS", "Describer", "described_env_ids", "describer_for", "hints_of"]
+__all__ = ["DESCRIBED_ENV_IDS", "Describer", "described_env_ids", "describer_for", "hints_of", "load_describers"]
 
 GROUP = "hintwise.describers"
 """Of the entry points by which other packages bring describers: environment id = module:what makes one."""
@@ -49,12 +49,17 @@ DESCRIBED_ENV_IDS: tuple[str, ...] = tuple(_DESCRIBERS)
 
 
 def described_env_ids() -> tuple[str, ...]:
-    """Returns the environments that are described from their id alone, also those that other packages describe.
+    """Returns the environments that are described from their id alone, also those that other packages describe."""
+    return _plugins().names
+
+
+def load_describers() -> None:
+    """Loads the describers of all packages, so that what is wrong with one shows now and not when it is asked for.
 
     Raises:
         PluginUnusable: A package brings a describer that cannot be used, or of an environment that has one.
     """
-    return tuple(_all_describers())
+    _plugins().load()
 
 
 def describer_for(env_or_env_id: str | Environment) -> Describer:
@@ -69,7 +74,7 @@ def describer_for(env_or_env_id: str | Environment) -> Describer:
 
     Raises:
         InvalidRequest: The id is unknown, or the environment's spaces are not supported.
-        PluginUnusable: A package brings a describer that cannot be used.
+        PluginUnusable: A package brings this environment's describer, and it cannot be used.
     """
     if isinstance(env_or_env_id, str):
         return _describer_of_id(env_or_env_id)
@@ -78,7 +83,7 @@ def describer_for(env_or_env_id: str | Environment) -> Describer:
         raise InvalidRequest("a vector environment has no describer; pass its id, or one of its environments")
     if not all(hasattr(env, name) for name in ("spec", "observation_space", "action_space", "unwrapped")):
         raise InvalidRequest(f"expected an environment with its spaces, or an id; got a {type(env).__name__}")
-    make = _maker(env.spec.id) if env.spec else None
+    make = _plugins().maker(env.spec.id) if env.spec else None
     if make is None or not _has_its_own_spaces(env):
         return GenericDescriber(env)
     read = _READ_FROM_ENVIRONMENT.get(env.spec.id)
@@ -86,7 +91,7 @@ def describer_for(env_or_env_id: str | Environment) -> Describer:
 
 
 def _describer_of_id(env_id: str) -> Describer:
-    make = _maker(env_id)
+    make = _plugins().maker(env_id)
     if make is not None:
         return make()
     known = described_env_ids()
@@ -98,15 +103,10 @@ def _describer_of_id(env_id: str) -> Describer:
     )
 
 
-def _maker(env_id: str) -> Callable[[], Describer] | None:
-    """Returns what makes the describer of an environment; other packages are asked only where this one has none."""
-    return _DESCRIBERS.get(env_id) or _all_describers().get(env_id)
-
-
 @cache
-def _all_describers() -> Mapping[str, Callable[[], Describer]]:
+def _plugins() -> Plugins[Describer]:
     needs = ("env_id", "task", "actions", "describe", "legal_actions")
-    return with_plugins(_DESCRIBERS, group=GROUP, kind="describer", needs=needs)
+    return Plugins(_DESCRIBERS, group=GROUP, kind="describer", needs=needs)
 
 
 def _has_its_own_spaces(env: Environment) -> bool:

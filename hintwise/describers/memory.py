@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from hintwise.describers.describer import Describer, hints_of
 from hintwise.errors import InvalidRequest
@@ -84,4 +84,4 @@ class Remembering:
 
 def remembering(describer: Describer, reach: int) -> Describer:
     """Returns the describer with a memory of `reach` observations; itself where that is 0."""
-    return cast("Any", Remembering(describer, reach)) if reach else describer
+    return Remembering(describer, reach) if reach else describer

@@ -60,7 +60,7 @@ class MiniGrid:
         now = {_name(thing) for thing in (*view.things, view.carried) if thing}
         seen = (_name(thing) for each in reversed(past) for thing in self.view(each).things if thing.kind in KEPT_KINDS)
         gone = [name for name in dict.fromkeys(seen) if name not in now][:MAX_REMEMBERED]
-        return view_words(view, task=self.task) + "".join([" before", *(f" {name}" for name in gone)] if gone else "")
+        return view_words(view, task=self.task) + (f" before {' '.join(gone)}" if gone else "")
 
     def view(self, observation: object) -> View:
         """Returns all that `describe` tells of an observation."""

@@ -1,7 +1,6 @@
 """`POST /reward` and `GET /info` beside a package that brings the scorer of docs/scorers.md."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,10 @@ ITEM = {"hint": "push left", "observation": "cart 20 speed 21", "actions": ["pus
 
 
 @pytest.fixture
-def plugged(tmp_path, monkeypatch):
-    """A package as `pip install` leaves it."""
+def plugged(install_plugins):
+    """A package with the scorer of the page."""
     [code] = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    info = tmp_path / "plugged-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[hintwise.scorers]\nconfidence = my_scorers:Confidence\n")
-    (tmp_path / "my_scorers.py").write_text(code)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "my_scorers", raising=False)
+    install_plugins("hintwise.scorers", "my_scorers", code, confidence="my_scorers:Confidence")
 
 
 async def test_the_scorer_of_a_package_is_listed_and_answers(plugged, start):

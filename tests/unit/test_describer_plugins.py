@@ -1,13 +1,14 @@
 """Describers of other packages: a distribution on the path, as `pip install` leaves it."""
 
 import sys
-from textwrap import dedent
+from functools import partial
+from importlib.metadata import entry_points
 
 import gymnasium
 import pytest
 
-from hintwise import describers
-from hintwise.describers import DESCRIBED_ENV_IDS, described_env_ids, describer_for
+from hintwise import plugins
+from hintwise.describers import DESCRIBED_ENV_IDS, described_env_ids, describer_for, load_describers
 from hintwise.describers.generic import GenericDescriber
 from hintwise.errors import InvalidRequest, PluginUnusable
 
@@ -54,29 +55,10 @@ CODE = """
 """
 
 
-@pytest.fixture(autouse=True)
-def forgotten():
-    """What was found at the last look is kept; each test looks anew."""
-    describers._all_describers.cache_clear()
-    yield
-    describers._all_describers.cache_clear()
-
-
 @pytest.fixture
-def install(tmp_path, monkeypatch):
+def install(install_plugins):
     """Installs a package that brings describers."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "plugged_worlds", raising=False)
-    (tmp_path / "plugged_worlds.py").write_text(dedent(CODE))
-
-    def install(package="plugged", **described):
-        info = tmp_path / f"{package}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        lines = [f"{env_id} = {value}" for env_id, value in described.items()]
-        (info / "entry_points.txt").write_text("\n".join(["[hintwise.describers]", *lines, ""]))
-
-    return install
+    return partial(install_plugins, "hintwise.describers", "plugged_worlds", CODE)
 
 
 @pytest.fixture
@@ -117,7 +99,7 @@ def test_an_unknown_id_is_refused_with_the_package_s_among_the_known(ladder):
 def test_one_that_cannot_be_used_is_one_line_that_names_its_package(install, value, reason):
     install(**{"Strange-v0": value})
     with pytest.raises(PluginUnusable) as raised:
-        described_env_ids()
+        load_describers()
     assert str(raised.value).startswith(f"describer 'Strange-v0' of package plugged ({value}) cannot be used: {reason}")
     assert "\n" not in str(raised.value)
 
@@ -125,9 +107,27 @@ def test_one_that_cannot_be_used_is_one_line_that_names_its_package(install, val
 def test_nobody_describes_anew_what_this_package_describes(install):
     install(**{"CartPole-v1": "plugged_worlds:LadderWords"})
     with pytest.raises(PluginUnusable, match="hintwise already has one of that name"):
-        described_env_ids()
+        load_describers()
 
 
-def test_a_broken_package_does_not_take_away_what_is_built_in(install):
-    install(**{"Strange-v0": "plugged_worlds:broken"})
+def test_a_broken_package_takes_nothing_away_but_its_own_environment(install, ladder):
+    install(package="other", **{"Strange-v0": "plugged_worlds:broken"})
     assert describer_for("CartPole-v1").env_id == "CartPole-v1"
+    assert describer_for(ladder).env_id == ladder
+    gymnasium.register("test/Nobodys-v0", entry_point="plugged_worlds:Ladder", max_episode_steps=20)
+    assert isinstance(describer_for(gymnasium.make("test/Nobodys-v0")), GenericDescriber)
+    with pytest.raises(InvalidRequest, match="Strange-v0"):  # it is among the known ids
+        describer_for("Nobodys-v0")
+    with pytest.raises(PluginUnusable, match="no map file"):
+        describer_for("Strange-v0")
+
+
+def test_packages_are_looked_for_once_and_their_code_runs_when_it_is_asked_for(install, monkeypatch):
+    looked = []
+    monkeypatch.setattr(plugins, "entry_points", lambda **group: (looked.append(group), entry_points(**group))[1])
+    install(**{"test/Ladder-v0": "plugged_worlds:LadderWords"})
+    assert "test/Ladder-v0" in described_env_ids()
+    describer_for("CartPole-v1")
+    assert "plugged_worlds" not in sys.modules
+    assert describer_for("test/Ladder-v0").describe(1) == "on rung 1"
+    assert len(looked) == 1

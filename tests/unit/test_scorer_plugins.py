@@ -1,8 +1,5 @@
 """Scorers of other packages: fake distributions on the path, as `pip install` leaves them."""
 
-import sys
-from textwrap import dedent
-
 import pytest
 
 from hintwise.errors import InvalidRequest, PluginUnusable
@@ -34,20 +31,11 @@ CODE = """
 
 
 @pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Installs a package that brings scorers, and returns its name."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "plugged_scorers", raising=False)
-    (tmp_path / "plugged_scorers.py").write_text(dedent(CODE))
-
-    def install(package, **scorers):
-        info = tmp_path / f"{package}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        lines = [f"{name} = {value}" for name, value in scorers.items()]
-        (info / "entry_points.txt").write_text("\n".join(["[hintwise.scorers]", *lines, ""]))
-
-    return install
+def install(install_plugins):
+    """Installs a package that brings scorers."""
+    return lambda package, **scorers: install_plugins(
+        "hintwise.scorers", "plugged_scorers", CODE, package=package, **scorers
+    )
 
 
 def test_without_packages_there_are_the_built_in_ones():

@@ -1,7 +1,9 @@
 """`python -m worker describe --check`."""
 
 import itertools
+import re
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +63,16 @@ def fickle(self, observation):
     return f"{Words.describe(self, observation)} {next(NUMBERS)}"
 
 
+def failing(self, observation):
+    if isinstance(observation, int):
+        raise ZeroDivisionError("no way")
+    return Words.describe(self, observation)
+
+
+def picky(self, observation):
+    return Words.describe(self, observation[0] if isinstance(observation, list) else observation)
+
+
 def typed(self, observation):
     """Tells what JSON takes away."""
     if not isinstance(observation, int | np.integer):
@@ -79,6 +91,9 @@ def typed(self, observation):
         ({"describe": lambda self, observation: f"at {observation + 0}"}, "raises TypeError"),
         ({"describe": lambda self, observation: Words.describe(self, observation) + "\n"}, "words on one line"),
         ({"describe": fickle}, "another the second time"),
+        ({"describe": failing}, "cannot be had: ZeroDivisionError: no way"),
+        ({"legal_actions": lambda self, observation: 1 // 0}, "cannot be had: ZeroDivisionError"),
+        ({"describe": picky}, "describe([]) raises IndexError"),
         ({"legal_actions": lambda self, observation: []}, "is empty"),
         ({"legal_actions": lambda self, observation: [np.int64(1)]}, "Python's own int"),
         ({"env_id": "Other-v0"}, "env_id is 'Other-v0'"),
@@ -102,3 +117,11 @@ def test_a_text_that_json_changes_is_wrong(monkeypatch, encoder):
 def test_ours_are_right(env_id, capsys):
     describe(DescribeConfig(env_id=env_id, check=True, steps=200))
     assert "nothing is wrong in 200 steps" in capsys.readouterr().out
+
+
+def test_the_describer_on_the_page_is_right(install_plugins, capsys):
+    page = (Path(__file__).parents[3] / "docs" / "describers.md").read_text()
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Blackjack" in block]
+    install_plugins("hintwise.describers", "my_worlds", code, **{"Blackjack-v1": "my_worlds:Blackjack"})
+    describe(DescribeConfig(env_id="Blackjack-v1", check=True, steps=50))
+    assert "nothing is wrong in 50 steps" in capsys.readouterr().out
