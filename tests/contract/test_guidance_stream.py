@@ -14,7 +14,7 @@ from service.guidance_stream import guide_or_stream
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TEXT = "cart 20 speed 21 pole 20 turn 19"
-LONG = {"observations": [TEXT], "max_new_tokens": 256, "seed": 1}
+LONG = {"observations": [TEXT], "max_new_tokens": 256, "temperature": 100, "seed": 1}
 PATIENCE_S = 60
 
 
@@ -183,6 +183,15 @@ async def test_tokens_together_are_the_answer_and_the_answer_is_as_without_a_str
     assert answer["model_sha256"] == plain["model_sha256"]
     if fields.get("temperature") == 100:  # long enough to be told in parts
         assert len(tokens) > len(texts)  # they came one by one
+
+
+async def test_a_hint_of_some_words_is_told_in_parts(service):
+    """A part is held back for as long as a later word may take it away, and no longer."""
+    view = "carry nothing wall ahead 2 left 1 right 1 yellow key ahead 1 locked yellow door left 1"
+    *tokens, (last, answer) = await streamed(service, observations=[view], task="use the key", temperature=0)
+    [[text]] = joined(tokens, 1, 1)
+    assert (last, answer["results"][0]["hints"][0]["text"]) == ("done", text)
+    assert len(tokens) > 1
 
 
 async def test_ranked_mode_has_no_tokens(service):

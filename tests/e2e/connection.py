@@ -12,8 +12,8 @@ PATIENCE_S = 60
 """After which a test gives up waiting for what it waits for."""
 SMALL = {"observations": ["größer"], "actions": ["push left", "push right"]}
 DISTINCT = [f"cart {n % 41} pole {n // 41}" for n in range(256)]
-ENDLESS = {"observations": DISTINCT, "num_hints": 8, "max_new_tokens": 256, "temperature": 2, "stream": True}
-"""Minutes of writing: no two prompts are alike, and at this temperature few hints end of themselves."""
+ENDLESS = {"observations": DISTINCT, "num_hints": 8, "max_new_tokens": 256, "temperature": 100, "stream": True}
+"""Half a minute of writing: no two prompts are alike, and words drawn as blindly go on for some hundred a hint."""
 
 
 class Connection:

@@ -28,7 +28,8 @@ def stopping(tmp_path):
 def test_a_stream_is_finished_before_the_service_stops(stopping, signal_number):
     process, url = stopping()
     with Connection(url) as connection:
-        connection.send_json("/guidance", {"observations": ["x"] * 8, "max_new_tokens": 128, "stream": True})
+        body = {"observations": ["x"] * 8, "max_new_tokens": 128, "temperature": 100, "stream": True}
+        connection.send_json("/guidance", body)
         connection.read_head()
         chunks = connection.chunks()
         first = next(chunks)

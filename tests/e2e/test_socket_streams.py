@@ -52,7 +52,7 @@ def test_who_sends_all_weights_and_hangs_up_leaves_a_whole_version(url):
 
 
 def test_events_arrive_whole_while_hints_are_written(url):
-    asked = {"observations": ["x"] * 16, "max_new_tokens": 64, "seed": 3, "stream": True}
+    asked = {"observations": ["x"] * 16, "max_new_tokens": 64, "seed": 3, "temperature": 100, "stream": True}
     with Connection(url) as connection:
         connection.send_json("/guidance", asked)
         status, headers = connection.read_head()
@@ -75,11 +75,11 @@ def test_events_arrive_whole_while_hints_are_written(url):
 
 
 def test_a_slow_reader_holds_nobody_up_and_misses_nothing(url):
-    asked = {"observations": ["x"] * 256, "num_hints": 2, "max_new_tokens": 32, "seed": 3, "stream": True}
+    asked = {"observations": ["x"] * 256, "num_hints": 2, "max_new_tokens": 32, "seed": 3, "temperature": 100}
     written = 'hintwise_batch_tokens_count{kind="guidance"}'
     with Connection(url, receive_bytes=4_096) as connection:
         before = metric(url, written)
-        connection.send_json("/guidance", asked)
+        connection.send_json("/guidance", {**asked, "stream": True})
         until(lambda: metric(url, written) > before, "nothing is written while nobody reads")
         assert httpx.post(f"{url}/act", json=SMALL, timeout=PATIENCE_S).status_code == 200
         until(lambda: metric(url, 'hintwise_queue_tokens{kind="guidance"}') == 0, "the writing waits for the reader")
