@@ -96,16 +96,18 @@ def _steps(run: Run, model: str, runs: Path, max_steps: int) -> int | None:
 
 def _watched(process: subprocess.Popen[bytes], metrics: Path, bar: float) -> int | None:
     """Returns the steps at which a run reaches the bar, and stops it there."""
-    begun = time.monotonic()
-    while process.poll() is None:
-        if (steps := _first_above(metrics, bar)) is not None:
-            process.send_signal(signal.SIGINT)
-            process.wait(STOP_LIMIT_S)
-            return steps
-        if time.monotonic() - begun > MAX_RUN_S:
-            process.kill()
-            raise RuntimeError(f"the run that writes {metrics} has not ended after {MAX_RUN_S:g} s")
-        time.sleep(LOOK_EVERY_S)
+    until = time.monotonic() + MAX_RUN_S
+    try:
+        while process.poll() is None:
+            if (steps := _first_above(metrics, bar)) is not None:
+                process.send_signal(signal.SIGINT)
+                process.wait(STOP_LIMIT_S)
+                return steps
+            if time.monotonic() > until:
+                raise RuntimeError(f"the run that writes {metrics} has not ended after {MAX_RUN_S:g} s")
+            time.sleep(LOOK_EVERY_S)
+    finally:
+        process.kill()  # nothing happens to one that has ended
     return _first_above(metrics, bar)
 
 

@@ -1,7 +1,10 @@
 """What benchmarks compare does the same job, and what they count is counted right. How fast is no matter here."""
 
 import json
+import math
 import random
+import subprocess
+import sys
 from collections import Counter
 
 import httpx
@@ -10,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks import doorkey_stream, repeats, results_file
+from benchmarks import doorkey_stream, repeats, results_file, trunk
 from benchmarks.bare_gpt2 import BareGpt2
 from benchmarks.doorkey_stream import RecordedStream, read_streams, write_streams
 from benchmarks.engine_prompts import NUM_PROMPT_TOKENS, check_lengths, prompts_of_60_tokens
@@ -177,3 +180,29 @@ def test_a_recorded_command_tells_nothing_of_the_machines_directories():
         "3",
         "runs/here",
     ]
+
+
+def test_the_bar_is_reached_at_the_first_update_whose_mean_is_there(tmp_path):
+    metrics = tmp_path / "metrics.jsonl"
+    assert trunk._first_above(metrics, 475) is None  # nothing is written yet
+    means = [math.nan, 474.9, 475.0, 480.0]
+    lines = [json.dumps({"step": 1_024 * (k + 1), "mean_return": mean}) for k, mean in enumerate(means)]
+    metrics.write_text("\n".join([*lines[:2], ""]))
+    assert trunk._first_above(metrics, 475) is None
+    metrics.write_text("\n".join([*lines, '{"step": 9']))  # a line in the making
+    assert trunk._first_above(metrics, 475) == 3_072
+
+
+def test_a_run_that_never_reached_the_bar_counts_as_the_slowest():
+    runs = [trunk.Run("CartPole-v1", name, seed) for name in ("pretrained", "random") for seed in (1, 2, 3)]
+    told = trunk._summary("CartPole-v1", runs, [10, None, 30, None, None, 50])
+    assert told["pretrained"] == {"steps_by_seed": {1: 10, 2: None, 3: 30}, "reached": 2, "median_steps": 30}
+    assert told["random"]["median_steps"] is None
+
+
+def test_a_run_that_does_not_end_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(trunk, "MAX_RUN_S", 0.0)
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    with pytest.raises(RuntimeError, match="has not ended"):
+        trunk._watched(sleeper, tmp_path / "metrics.jsonl", 475)
+    assert sleeper.wait(10) != 0
