@@ -214,7 +214,7 @@ class PretrainConfig(BaseModel):
     )
     seed: int = Field(1, ge=0, lt=NUM_TRAINING_SEEDS, description="Corpus, initial weights and order derive from it.")
     num_steps: int = Field(
-        14_000, ge=0, description="Optimizer steps of the whole training; 0 writes the first, random weights."
+        18_000, ge=0, description="Optimizer steps of the whole training; 0 writes the first, random weights."
     )
     minutes: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Ends after so many minutes of training, if that comes first."

@@ -33,6 +33,8 @@ class Batch(NamedTuple):
     targets: Tensor  # (N,) which of the M predicts
     token_ids: Tensor  # (N,)
     weights: Tensor  # (N,)
+    rises: Tensor  # (P, 2) which of the M comes earlier, which later
+    rise_ids: Tensor  # (P, 2) the token whose odds rise, and the one against which
 
     @property
     def num_tokens(self) -> int:
@@ -47,7 +49,7 @@ def collate_rows(rows: Sequence[Row]) -> Batch:
     branches[~filled] = PADDING
     before = np.tri(input_ids.shape[1], dtype=bool)
     sees = before & ((branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None]))
-    read = [sorted({target.column for target in row.targets}) for row in rows]
+    read = [_columns_read(row) for row in rows]
     num_reads = max(map(len, read))
     columns = np.array([[*places, *[places[-1]] * (num_reads - len(places))] for places in read])
     place_of = {
@@ -56,6 +58,7 @@ def collate_rows(rows: Sequence[Row]) -> Batch:
     }
     flat = [i * num_reads + k for i, places in enumerate(read) for k in range(len(places))]
     targets = [(place_of[i, t.column], t.token, t.weight) for i, row in enumerate(rows) for t in row.targets]
+    rises = [(i, rise) for i, row in enumerate(rows) for rise in row.rises]
     return Batch(
         TokenRows(
             prefix_ids=torch.zeros(0, dtype=torch.int64),
@@ -64,10 +67,19 @@ def collate_rows(rows: Sequence[Row]) -> Batch:
             branches=Branches(torch.from_numpy(positions), torch.from_numpy(sees)),
         ),
         places=torch.tensor(flat),
-        targets=torch.tensor([place for place, _, _ in targets]),
-        token_ids=torch.tensor([token for _, token, _ in targets]),
-        weights=torch.tensor([weight for _, _, weight in targets]),
+        targets=torch.tensor([place for place, _, _ in targets], dtype=torch.int64),
+        token_ids=torch.tensor([token for _, token, _ in targets], dtype=torch.int64),
+        weights=torch.tensor([weight for _, _, weight in targets], dtype=torch.float32),
+        rises=torch.tensor(
+            [(place_of[i, r.earlier], place_of[i, r.later]) for i, r in rises], dtype=torch.int64
+        ).reshape(-1, 2),
+        rise_ids=torch.tensor([(rise.token, rise.against) for _, rise in rises], dtype=torch.int64).reshape(-1, 2),
     )
+
+
+def _columns_read(row: Row) -> list[int]:
+    columns = {target.column for target in row.targets}
+    return sorted(columns.union(*((rise.earlier, rise.later) for rise in row.rises)))
 
 
 class Batches:

@@ -27,6 +27,14 @@ class Corpus(NamedTuple):
     weights: dict[str, float]
 
     @property
+    def tasks(self) -> dict[str, list[str]]:
+        """Tasks of each family's worlds."""
+        tasks: dict[str, dict[str, None]] = {}
+        for state in self.states:
+            tasks.setdefault(state.family, {})[state.task] = None
+        return {family: list(few) for family, few in tasks.items()}
+
+    @property
     def counts(self) -> dict[str, int]:
         """States of each world."""
         counts = dict.fromkeys(self.weights, 0)

@@ -6,7 +6,12 @@
                            ◀── action: move west                                      no hint
                            ◀── hint: pick up at red            done: no               progress
 
-Each continuation sees the state and itself, as if it stood behind the state alone. What is learned:
+Another row has two states of a teacher's episode, one step apart, behind the task:
+
+    task: Drive ...        ◀── state: at 1 0 ...    hint: move north to reach red    done:  ┐ the odds of yes
+    state:                 ◀── state: at 0 0 ...    hint: move north to reach red    done:  ┘ should rise
+
+Each continuation sees the beginning and itself, as if it stood behind it alone. What is learned:
 the words of right hints, the action that a hint names, and, where no hint helps, every legal action
 as likely as the others. Nothing is learned from a state's words, nor from those of other hints,
 else the model would write them.
@@ -15,17 +20,29 @@ else the model would write them.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from hintwise.phrases import TokenIds
-from hintwise.prompts import PROGRESS_ANSWERS, action_prompt, continuation, guidance_prompt, progress_prompt
+from hintwise.prompts import (
+    PROGRESS_ANSWERS,
+    action_prompt,
+    continuation,
+    guidance_prompt,
+    progress_prompt,
+    shared_part,
+)
 from hintwise.tokens import TextEncoder
 from worker.pretraining.hints import NONSENSE_KINDS, Hints, right_hint
+from worker.pretraining.purposes import Purpose
 from worker.pretraining.states import State, verb_phrase
 
 TASK_SHARE = 0.75
 """Of the rows, those with a task."""
+OTHER_TASK_SHARE = 0.15
+"""Of these, those with the task of another world of the family: words that are new should not confuse."""
+RISING_SHARE = 0.3
+"""Of the states with a step of the teacher's, those that are read with what follows it."""
 LISTED_SHARE = 0.2
 """Of the rows, those that list the actions in front of the state and ask for a hint alone."""
 NUM_OTHER_HINTS = 2
@@ -44,6 +61,15 @@ class Target(NamedTuple):
     weight: float
 
 
+class Rise(NamedTuple):
+    """Two columns where the odds of one token against another should rise from the earlier to the later."""
+
+    earlier: int
+    later: int
+    token: int
+    against: int
+
+
 class Row(NamedTuple):
     """Tokens of a state and its continuations."""
 
@@ -52,6 +78,7 @@ class Row(NamedTuple):
     """0 for the state, then the number of the continuation that a token belongs to."""
     positions: tuple[int, ...]
     targets: tuple[Target, ...]
+    rises: tuple[Rise, ...] = ()
 
 
 class RowWriter:
@@ -60,15 +87,20 @@ class RowWriter:
     Args:
         encoder: Of the model's tokenizer.
         hints: Of all families.
+        tasks: Of the worlds of each family.
     """
 
-    def __init__(self, encoder: TextEncoder, hints: Hints) -> None:
+    def __init__(self, encoder: TextEncoder, hints: Hints, tasks: Mapping[str, Sequence[str]]) -> None:
         self._encoder = encoder
         self._hints = hints
+        self._tasks = tasks
 
     def row(self, state: State, generator: random.Random) -> Row:
         """Returns a row with newly drawn continuations."""
-        task = state.task if generator.random() < TASK_SHARE else None
+        task = self._task(state, generator)
+        nearing = [purpose for purpose in state.purposes if purpose.remaining] if state.next_text else []
+        if nearing and generator.random() < RISING_SHARE:
+            return self._rising(state, self._asked(state, generator.choice(nearing), generator), task)
         if state.right and generator.random() < LISTED_SHARE:
             prompt = guidance_prompt(state.text, task=task, actions=state.actions)
             draft = _Draft(self._encoder, prompt.removesuffix("hint:"))
@@ -81,6 +113,22 @@ class RowWriter:
         self._add_nonsense(draft, state, task, generator)
         if state.purposes:
             self._add_progress(draft, state, task, generator)
+        return draft.row()
+
+    def _task(self, state: State, generator: random.Random) -> str | None:
+        if generator.random() >= TASK_SHARE:
+            return None
+        return generator.choice(self._tasks[state.family]) if generator.random() < OTHER_TASK_SHARE else state.task
+
+    def _rising(self, state: State, hint: str, task: str | None) -> Row:
+        """Returns a row with a state and the next one of its episode, where `hint` is nearer."""
+        earlier, later = (progress_prompt(text, hint, task=task) for text in (state.text, state.next_text))
+        draft = _Draft(self._encoder, shared_part(earlier))
+        draft.begin(earlier)
+        column = draft.last_column
+        draft.begin(later)
+        no, yes = map(continuation, PROGRESS_ANSWERS)
+        draft.learn_rise(column, draft.last_column, yes, no)
         return draft.row()
 
     def _add_obedience(self, draft: _Draft, state: State, task: str | None, generator: random.Random) -> None:
@@ -109,10 +157,7 @@ class RowWriter:
 
     def _add_progress(self, draft: _Draft, state: State, task: str | None, generator: random.Random) -> None:
         purpose = generator.choice(state.purposes)
-        hint: str | None = purpose.hint
-        if purpose.clause and generator.random() < 0.4:  # how far a purpose is depends on it, whichever step is advised
-            hint = verb_phrase(generator.choice(state.actions)) + purpose.clause
-        asked = [(hint, purpose.potential)]
+        asked: list[tuple[str | None, float]] = [(self._asked(state, purpose, generator), purpose.potential)]
         if generator.random() < 0.3:
             asked.append((self._hints.nonsense(generator.choice(NONSENSE_KINDS), state, generator), NO_PROGRESS))
         for hint, potential in asked:
@@ -120,6 +165,12 @@ class RowWriter:
                 draft.begin(progress_prompt(state.text, hint, task=task))
                 no, yes = map(continuation, PROGRESS_ANSWERS)
                 draft.learn_odds({no: PROGRESS_WEIGHT * (1 - potential), yes: PROGRESS_WEIGHT * potential})
+
+    def _asked(self, state: State, purpose: Purpose, generator: random.Random) -> str:
+        """Returns a hint with a purpose: how far that is depends on it alone, whichever step is advised."""
+        if purpose.clause and generator.random() < 0.4:
+            return verb_phrase(generator.choice(state.actions)) + purpose.clause
+        return purpose.hint
 
 
 class _Draft:
@@ -133,6 +184,12 @@ class _Draft:
         self._branches = [0] * self._num_trunk
         self._positions = list(range(self._num_trunk))
         self._targets: list[Target] = []
+        self._rises: list[Rise] = []
+
+    @property
+    def last_column(self) -> int:
+        """Where the token was added last."""
+        return len(self._token_ids) - 1
 
     def begin(self, prompt: str) -> None:
         """Begins a continuation with a whole prompt that starts with the state."""
@@ -169,12 +226,22 @@ class _Draft:
             if depth + 1 < len(drawn):
                 self._add([drawn[depth]])
 
+    def learn_rise(self, earlier: int, later: int, text: str, against: str) -> None:
+        """Has the odds of one one-token text against another rise from one column to another."""
+        self._rises.append(Rise(earlier, later, self._encode(text)[0], self._encode(against)[0]))
+
     def row(self) -> Row:
         """Returns what has been added."""
-        return Row(tuple(self._token_ids), tuple(self._branches), tuple(self._positions), tuple(self._targets))
+        return Row(
+            tuple(self._token_ids),
+            tuple(self._branches),
+            tuple(self._positions),
+            tuple(self._targets),
+            tuple(self._rises),
+        )
 
     def _target(self, odds: dict[int, float]) -> None:
-        column = len(self._token_ids) - 1
+        column = self.last_column
         self._targets += [Target(column, token, weight) for token, weight in odds.items()]
 
     def _add(self, token_ids: Sequence[int]) -> None:

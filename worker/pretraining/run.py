@@ -30,7 +30,7 @@ from worker.pretraining.reader import Reader
 from worker.pretraining.saved_training import TRAINING_DIR, SavedTraining
 from worker.pretraining.targets import shortfalls
 from worker.pretraining.tokenizer import MAX_POSITIONS, build_tokenizer, texts_of
-from worker.pretraining.train import Plan, batch_loss, train
+from worker.pretraining.train import Plan, batch_losses, train
 from worker.pretraining.worlds import CORPUS, UNSEEN
 
 HELD_OUT_STEPS = 8
@@ -110,7 +110,7 @@ def held_out_perplexity(
     forward = GPT2Forward(model)
     with torch.inference_mode():
         parts = [part for step in range(HELD_OUT_STEPS) for part in batches.batch(step)]
-        loss = sum(batch_loss(model, forward, part).item() for part in parts)
+        loss = sum(batch_losses(model, forward, part)[0].item() for part in parts)
     return math.exp(loss / sum(part.weights.sum().item() for part in parts))
 
 
@@ -131,7 +131,7 @@ def _interruptible_corpus(config: PretrainConfig) -> Corpus:
 
 
 def _batches(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: PretrainConfig) -> Batches:
-    writer = RowWriter(TextEncoder(tokenizer, max_tokens=MAX_POSITIONS), corpus.hints)
+    writer = RowWriter(TextEncoder(tokenizer, max_tokens=MAX_POSITIONS), corpus.hints, corpus.tasks)
     return Batches(corpus.states, corpus.weights, writer, num_tokens=config.batch_tokens, seed=config.seed)
 
 

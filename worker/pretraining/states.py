@@ -48,6 +48,8 @@ class State(NamedTuple):
     hint: str
     purposes: tuple[Purpose, ...] = ()
     """How far hints are here, where the teacher plays alone."""
+    next_text: str = ""
+    """After the teacher's step, where each of `purposes` that was not carried out is nearer; empty where none is."""
 
     @property
     def clause(self) -> str:
@@ -166,5 +168,9 @@ def _with_purposes(states: Sequence[State], num_mixed: int, *, reached: bool) ->
     first = min(num_mixed, max(0, len(states) - 1))
     advice = [(state.hint, state.clause) for state in states[first:]]
     known = purposes_along(advice, reached=reached) if all(hint for hint, _ in advice) else [[] for _ in advice]
-    taught = [state._replace(purposes=tuple(few)) for state, few in zip(states[first:], known, strict=True)]
+    texts = [state.text for state in states[first:]]
+    taught = [
+        state._replace(purposes=tuple(few), next_text=after if after != state.text else "")
+        for state, few, after in zip(states[first:], known, [*texts[1:], ""], strict=True)
+    ]
     return [*states[:first], *taught]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import GPT2LMHeadModel
 
 from hintwise.gpt2_forward import GPT2Forward
@@ -48,13 +49,24 @@ class Plan(NamedTuple):
         return self.learning_rate * min(1.0, share / WARM_UP_SHARE + 1e-3) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def batch_loss(model: GPT2LMHeadModel, forward: GPT2Forward, batch: Batch) -> Tensor:
-    """Returns the summed cross-entropy of what a batch has predicted, in nats."""
+RISE_WEIGHT = 4.0
+"""Of a pair of states in the loss. Told by the odds alone, a step of a long way is smaller than the error."""
+
+
+def batch_losses(model: GPT2LMHeadModel, forward: GPT2Forward, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Returns the summed cross-entropy of what a batch has predicted, and that of the odds that should rise, in nats.
+
+    The latter is -log sigmoid(later - earlier) of the log-odds, as if which state comes later were asked.
+
+    Source: Bradley and Terry 1952, as in Christiano et al. 2017, eq. 1.
+    """
     hidden = forward.hidden_states(batch.rows, None).flatten(0, 1).index_select(0, batch.places)  # (M, H)
     log_probs = torch.log_softmax(hidden @ model.transformer.wte.weight.T, dim=-1)  # (M, V)
     chosen = log_probs[batch.targets, batch.token_ids]
-    loss: Tensor = -(batch.weights * chosen).sum()
-    return loss
+    token, against = batch.rise_ids.unsqueeze(1).unbind(-1)  # (P, 1) each
+    odds = log_probs[batch.rises, token] - log_probs[batch.rises, against]  # (P, 2)
+    rising = functional.softplus(odds[:, 0] - odds[:, 1]).sum()
+    return -(batch.weights * chosen).sum(), rising
 
 
 def train(
@@ -132,10 +144,11 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    weight = sum(part.weights.sum().item() for part in parts)
+    weight = sum(part.weights.sum().item() + RISE_WEIGHT * len(part.rises) for part in parts)
     total = 0.0
     for part in parts:
-        loss = batch_loss(model, forward, part) / weight
+        predicted, rising = batch_losses(model, forward, part)
+        loss = (predicted + RISE_WEIGHT * rising) / weight
         loss.backward()
         total += loss.item()
     nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)

@@ -115,7 +115,7 @@ def registered(env_id: str, **kwargs: Any) -> Callable[[int, int], Episode]:
 
 def level(name: str, weight: float, *, package: str = "MiniGrid", variety: float = 1.0) -> World:
     """Returns a level of MiniGrid or BabyAI as a world; all of them have one family's actions."""
-    return World(name, "minigrid", weight, registered(f"{package}-{name}-v0"), variety=variety, memory=0.2)
+    return World(name, "minigrid", weight, registered(f"{package}-{name}-v0"), variety=variety, memory=0.1)
 
 
 CORPUS: tuple[World, ...] = (
@@ -136,11 +136,15 @@ CORPUS: tuple[World, ...] = (
     level("Empty-8x8", 0.2),
     level("Empty-Random-6x6", 0.3),
     level("Unlock", 0.7),
-    level("UnlockPickup", 1.0),
+    level("UnlockPickup", 1.2),
     level("MultiRoom-N2-S4", 0.5),
+    level("MultiRoom-N4-S5", 0.7),
+    level("SimpleCrossingS9N1", 0.3, variety=0.15),
+    level("ObstructedMaze-1Dl", 0.8),
+    level("FindObjS5", 0.6, package="BabyAI"),
     level("GoToRedBall", 1.8, package="BabyAI", variety=1.5),
-    level("GoToLocal", 3.0, package="BabyAI", variety=2.0),
-    level("PickupLoc", 3.5, package="BabyAI", variety=2.0),
+    level("GoToLocal", 3.6, package="BabyAI", variety=2.0),
+    level("PickupLoc", 4.5, package="BabyAI", variety=2.0),
 )
 UNSEEN: tuple[World, ...] = (
     level("DoorKey-8x8", 0.0),

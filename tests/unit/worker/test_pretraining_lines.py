@@ -2,18 +2,22 @@
 
 import math
 import random
+import re
 
 import pytest
 import torch
 
 from hintwise.gpt2_forward import GPT2Forward
 from hintwise.tokens import TextEncoder
+from worker.pretraining import lines
 from worker.pretraining.batches import collate_rows
+from worker.pretraining.corpus import Corpus
 from worker.pretraining.hints import NONSENSE_KINDS, Hints, right_hint
 from worker.pretraining.lines import NO_PROGRESS, PROGRESS_WEIGHT, RowWriter
 from worker.pretraining.model import build_model
 from worker.pretraining.states import collect
 from worker.pretraining.tokenizer import build_tokenizer, texts_of
+from worker.pretraining.train import batch_losses
 from worker.pretraining.worlds import World, lake, registered
 
 WORLDS = (
@@ -44,9 +48,25 @@ def encoder(tokenizer):
 
 
 @pytest.fixture(scope="module")
-def rows(states, hints, encoder):
-    writer, generator = RowWriter(encoder, hints), random.Random(2)
+def tasks(states):
+    return Corpus(states, [], Hints({}), {}).tasks
+
+
+@pytest.fixture(scope="module")
+def all_rows(states, hints, encoder, tasks):
+    writer, generator = RowWriter(encoder, hints, tasks), random.Random(2)
     return [writer.row(state, generator) for state in states]
+
+
+@pytest.fixture(scope="module")
+def rows(all_rows):
+    """Those of one state each."""
+    return [row for row in all_rows if not row.rises]
+
+
+@pytest.fixture
+def one_state_a_row(monkeypatch):
+    monkeypatch.setattr(lines, "RISING_SHARE", 0.0)
 
 
 def texts_in(row, tokenizer):
@@ -57,14 +77,14 @@ def texts_in(row, tokenizer):
         yield trunk + own, tokenizer.decode(trunk + own)
 
 
-def test_a_continuation_has_the_tokens_of_the_whole_prompt(rows, tokenizer, encoder):
-    for row in rows:
+def test_a_continuation_has_the_tokens_of_the_whole_prompt(all_rows, tokenizer, encoder):
+    for row in all_rows:
         for token_ids, text in texts_in(row, tokenizer):
             assert list(encoder.encode(text)) == token_ids
 
 
-def test_nothing_is_learned_from_a_state(rows):
-    for row in rows:
+def test_nothing_is_learned_from_a_state(all_rows):
+    for row in all_rows:
         # the first word of a continuation, hint: or action:, is not predicted either
         assert all(row.branches[target.column] > 0 for target in row.targets)
 
@@ -75,8 +95,8 @@ def test_words_of_one_hint_a_row_are_learned(rows, encoder):
         assert sum(target.token == line_end for target in row.targets) == 1
 
 
-def test_the_learned_hint_is_the_right_one(states, hints, encoder, tokenizer):
-    writer, generator = RowWriter(encoder, hints), random.Random(3)
+def test_the_learned_hint_is_the_right_one(states, hints, encoder, tokenizer, tasks, one_state_a_row):
+    writer, generator = RowWriter(encoder, hints, tasks), random.Random(3)
     for state in states:
         row = writer.row(state, generator)
         first = min(target.column for target in row.targets)
@@ -85,9 +105,9 @@ def test_the_learned_hint_is_the_right_one(states, hints, encoder, tokenizer):
         assert written in {right_hint(state, action) for action in state.advised}
 
 
-def test_without_a_hint_every_legal_action_is_as_likely(states, encoder, hints):
+def test_without_a_hint_every_legal_action_is_as_likely(states, encoder, hints, tasks, one_state_a_row):
     state = next(state for state in states if state.world == "Taxi" and len(state.actions) > 2)
-    row = RowWriter(encoder, hints).row(state, random.Random(5))
+    row = RowWriter(encoder, hints, tasks).row(state, random.Random(5))
     firsts = {encoder.encode(f" {action}")[0] for action in state.actions}
     by_column = {}
     for target in row.targets:
@@ -125,8 +145,10 @@ def test_any_hint_is_well_formed(states, hints):
             assert book.is_well_formed(book.any(action, generator))
 
 
-def test_progress_is_asked_of_hints_of_the_state_s_own_purposes_and_of_nonsense(states, hints, encoder, tokenizer):
-    writer, generator = RowWriter(encoder, hints), random.Random(6)
+def test_progress_is_asked_of_hints_of_the_state_s_own_purposes_and_of_nonsense(
+    states, hints, encoder, tokenizer, tasks, one_state_a_row
+):
+    writer, generator = RowWriter(encoder, hints, tasks), random.Random(6)
     [yes] = encoder.encode(" yes")
     asked = 0
     for state in [state for state in states if state.purposes]:
@@ -166,3 +188,34 @@ def test_the_tokenizer_takes_any_text(tokenizer, encoder):
         assert tokenizer.decode(encoder.encode(text)) == text
     assert len(encoder.encode(" passenger")) > 1
     assert len(encoder.encode("state: cart 20")) == 4
+
+
+def test_a_row_of_two_states_reads_each_as_if_alone_and_asks_for_a_rise(all_rows, states, tokenizer):
+    model = build_model(tokenizer, layers=2, width=32, seed=0).eval()
+    pairs = [row for row in all_rows if row.rises]
+    assert pairs
+    [no, yes] = (tokenizer.encode(text, add_special_tokens=False)[0] for text in (" no", " yes"))
+    with torch.inference_mode():
+        predicted, rising = batch_losses(model, GPT2Forward(model), collate_rows(pairs))
+        odds = []
+        for row in pairs:
+            for token_ids, text in texts_in(row, tokenizer):
+                assert text.endswith("done:")
+                logits = model(input_ids=torch.tensor([token_ids])).logits[0, -1]
+                odds.append((logits[yes] - logits[no]).item())
+    assert predicted == 0
+    expected = sum(math.log1p(math.exp(odds[k] - odds[k + 1])) for k in range(0, len(odds), 2))
+    assert rising.item() == pytest.approx(expected, rel=1e-4)
+    followers = {(state.text, state.next_text) for state in states if state.next_text}
+    for row in pairs:
+        told = [re.search(r"state: (.*)\n", text)[1] for _, text in texts_in(row, tokenizer)]
+        assert tuple(told) in followers
+
+
+def test_some_rows_have_another_task_of_the_family_and_some_none(states, hints, encoder, tokenizer):
+    state = states[0]
+    writer = RowWriter(encoder, hints, {state.family: [state.task, "another task"]})
+    told = [tokenizer.decode(writer.row(state, random.Random(k)).token_ids) for k in range(200)]
+    assert any(text.startswith("task: another task\n") for text in told)
+    assert any(text.startswith("state:") for text in told)
+    assert sum(text.startswith(f"task: {state.task}\n") for text in told) > 100
