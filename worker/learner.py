@@ -242,9 +242,9 @@ class Learner:
     def _check_same_run(self, state: RunState) -> None:
         kept = "architecture", "tokenizer_sha256", "prompt_template_version"
         was = {
+            # A run from before there was a setting had what is its default now.
+            **{name: field.default for name, field in type(self.config).model_fields.items()},
             **state.config,
-            "env_kwargs": state.env_kwargs,
-            "memory": state.memory,
             **{name: getattr(state, name) for name in kept},
         }
         now = {

@@ -10,7 +10,7 @@ learning will need. One request carries the whole step: docs/decisions/0012 says
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -55,6 +55,7 @@ def collect_rollout(
         at_end: Called once the environments stand still, while the last values are asked for.
     """
     rollout = Rollout.empty(num_steps, envs.num_envs)
+    judge = _Judge(policy, envs.task, behaviour, worth, run_seed)
     for s in range(num_steps):
         before_step()
         step = first_step + s * envs.num_envs
@@ -64,26 +65,50 @@ def collect_rollout(
         with policy.stopwatch.on("environments"):
             outcome = envs.step([result.action for result in asked.results])
         policy.meanwhile.later(partial(_store, rollout, s, asked, outcome, worth, step + envs.num_envs))
-        for n, state in outcome.final_states.items():
-            rollout.final_states[s * envs.num_envs + n] = _seen(state, envs.task)
-        if worth and outcome.final_states:
-            at = list(outcome.final_states)
-            states = list(outcome.final_states.values())
-            seed = bootstrap_seed(run_seed, step)
-            rollout.bootstrap_values[s, at], stale = _worths(policy, states, envs.task, behaviour, worth, seed)
-            rollout.stale[s, at] |= stale
+        judge.final_states(rollout, s, outcome.final_states, step)
     policy.meanwhile.later(at_end)
-    rollout.last_states = [_seen(state, envs.task) for state in envs.states]
-    if worth:
-        seed = bootstrap_seed(run_seed, first_step + num_steps * envs.num_envs)
-        rollout.last_values[:], stale = _worths(policy, envs.states, envs.task, behaviour, worth, seed)
-        rollout.stale[-1] |= stale
+    judge.last_states(rollout, envs.states, first_step + num_steps * envs.num_envs)
     policy.meanwhile.run()  # where nobody was asked, what was put off is still to be done
     return rollout
 
 
-def _seen(state: State, task: str | None) -> SeenState:
-    return action_prompt(state.text, task=task), state.actions
+class _Judge:
+    """Notes the states behind a rollout in which no action is taken, and asks what they are worth."""
+
+    def __init__(
+        self, policy: ServedPolicy, task: str | None, behaviour: Behaviour, worth: Worth | None, run_seed: int
+    ) -> None:
+        self._policy, self._task, self._run_seed = policy, task, run_seed
+        self._behaviour, self._worth = behaviour, worth
+
+    def final_states(self, rollout: Rollout, s: int, states: Mapping[int, State], step: int) -> None:
+        """Fills in where a time limit cut episodes at vector step `s`: one request, only when there are any."""
+        num_envs = rollout.actions.shape[1]
+        rollout.final_states |= {s * num_envs + n: self._seen(state) for n, state in states.items()}
+        if states:
+            at = list(states)
+            rollout.bootstrap_values[s, at], stale = self._worths(list(states.values()), step)
+            rollout.stale[s, at] |= stale
+
+    def last_states(self, rollout: Rollout, states: Sequence[State], step: int) -> None:
+        """Fills in what follows the last vector step."""
+        rollout.last_states = [self._seen(state) for state in states]
+        rollout.last_values[:], stale = self._worths(states, step)
+        rollout.stale[-1] |= stale
+
+    def _seen(self, state: State) -> SeenState:
+        return action_prompt(state.text, task=self._task), state.actions
+
+    def _worths(self, states: Sequence[State], step: int) -> tuple[Floats, bool]:
+        """Returns what each state is worth, and whether other weights than the learner's said so."""
+        if self._worth is None:
+            return np.zeros(len(states)), False
+        if self._worth.of_action:
+            seed = bootstrap_seed(self._run_seed, step)
+            asked = self._policy.ask(states, self._behaviour, task=self._task, seed=seed)
+        else:
+            asked = self._policy.ask(states, GREEDY, task=self._task)  # only the values matter
+        return np.array([self._worth.of(result) for result in asked.results]), asked.stale
 
 
 def _note_states(
@@ -106,14 +131,3 @@ def _store(rollout: Rollout, s: int, asked: Asked, outcome: VectorStep, worth: W
     rollout.policy_versions[s] = asked.policy_version
     rollout.stale[s] |= asked.stale
     rollout.episodes += [Episode(ended_at, end.episode_return, end.length) for end in outcome.finished]
-
-
-def _worths(
-    policy: ServedPolicy, states: Sequence[State], task: str | None, behaviour: Behaviour, worth: Worth, seed: int
-) -> tuple[Floats, bool]:
-    """Returns what states (n,) are worth that no action is taken in, and whether other weights said so."""
-    if worth.of_action:
-        asked = policy.ask(states, behaviour, task=task, seed=seed)
-    else:
-        asked = policy.ask(states, GREEDY, task=task)  # only the values matter
-    return np.array([worth.of(result) for result in asked.results]), asked.stale

@@ -4,8 +4,8 @@
                                                                 0 in place of Q behind a terminal state
     L      = huber((Q(s, a) - target) / value_scale)
 
-a' are the legal actions of s'. A time limit bootstraps from the state it cut off. Transitions of other weights take part:
-it does not matter who chose an action.
+a' are the legal actions of s'. A time limit bootstraps from the state it cut off. Transitions of other weights take
+part: it does not matter who chose an action.
 
 Source: Mnih et al. 2015, Human-level control through deep reinforcement learning; van Hasselt et al. 2016, Deep
 reinforcement learning with double Q-learning, eq. 4.

@@ -5,8 +5,8 @@
     L       = huber((Q(s, a) - G) / value_scale)
 
 a_{t+1} is the action that the service chose, exploring; behind a time limit and behind the rollout it is asked for one
-that is not taken. G is the forward view of the traces, and the sum is that of generalized advantages with Q(s, a) in place
-of V(s). Q in G is what the service answered. Stale transitions take part in the returns but not in the loss.
+that is not taken. G is the forward view of the traces, and the sum is that of generalized advantages with Q(s, a) in
+place of V(s). Q in G is what the service answered. Stale transitions take part in the returns but not in the loss.
 
 Source: Rummery and Niranjan 1994; Sutton and Barto 2018, Reinforcement learning, eq. 12.2 and 10.1.
 """
