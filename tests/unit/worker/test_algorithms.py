@@ -14,9 +14,23 @@ from worker.served_policy import ServedPolicy
 ALGORITHMS = ["ppo", "a2c", "dqn", "sarsa"]
 ENOUGH = {
     "ppo": {"total_steps": 3_072, "num_steps": 32, "minibatch_size": 64, "learning_rate": 3e-3},
-    "a2c": {"total_steps": 6_144, "num_steps": 8, "learning_rate": 3e-3, "gae_lambda": 0.9},
-    "dqn": {"total_steps": 4_096, "num_steps": 16, "gradient_steps": 16, "learning_starts": 256, "learning_rate": 2e-3},
-    "sarsa": {"total_steps": 4_096, "num_steps": 16, "minibatch_size": 64, "learning_rate": 3e-3, "sarsa_lambda": 0.5},
+    "a2c": {"total_steps": 10_240, "num_steps": 4, "learning_rate": 3e-3, "gae_lambda": 0.5, "ent_coef": 0.02},
+    "dqn": {
+        "total_steps": 4_096,
+        "num_steps": 16,
+        "gradient_steps": 16,
+        "learning_starts": 256,
+        "learning_rate": 2e-3,
+        "q_scale": 1.0,
+    },
+    "sarsa": {
+        "total_steps": 4_096,
+        "num_steps": 16,
+        "minibatch_size": 64,
+        "learning_rate": 3e-3,
+        "sarsa_lambda": 0.5,
+        "q_scale": 1.0,
+    },
 }
 """What each needs with a tiny model; rewards come at every step, so little is discounted."""
 
