@@ -9,6 +9,10 @@
     pi(k)    = softmax over the legal actions, in fp32
     value    = value_scale * (w . h + b)
 
+    with q_scale > 0 the scores are action values, and the value is the largest of them
+        Q_k      = value + q_scale * (score_k - mean of the scores of the legal actions)
+        pi(k)    = softmax of Q
+
 The service and the trainer run this one module on the same token ids, which is why their
 log-probabilities agree. Dropout stays off in both.
 """
@@ -33,9 +37,9 @@ from hintwise.trunk_forward import Prefix
 class PolicyOutput(NamedTuple):
     """What one forward pass says about B items of at most A actions."""
 
-    scores: Tensor  # (B, A) fp32; -inf where an item has no such action
+    scores: Tensor  # (B, A) fp32; -inf where an item has no such action; Q where the policy has action values
     log_probs: Tensor  # (B, A) fp32 log_softmax(scores)
-    values: Tensor  # (B,) fp32, in units of return
+    values: Tensor  # (B,) fp32, in units of return; the largest Q where the policy has action values
 
 
 class Policy(nn.Module):
@@ -51,12 +55,14 @@ class Policy(nn.Module):
         head_actions: The list that a head answers for; None where phrases are scored.
         architecture: What must agree for weights to fit: the trunk's, and the head's list.
 
-    Source: alpha 0: Carta et al. 2023, GLAM, eq. 1; alpha 1: Tan et al. 2024, TWOSOME, eq. 4.
+    Source: alpha 0: Carta et al. 2023, GLAM, eq. 1; alpha 1: Tan et al. 2024, TWOSOME, eq. 4; action values: Wang et
+        al. 2016, Dueling network architectures, eq. 9.
     """
 
     alpha: Tensor
     beta: Tensor
     value_scale: Tensor
+    q_scale: Tensor
 
     def __init__(
         self,
@@ -80,6 +86,7 @@ class Policy(nn.Module):
             self.action_head = _zero_linear(language_model.width, len(self.head_actions.actions))
             self.architecture += f" {self.head_actions.identity}"
         self.register_buffer("value_scale", torch.tensor(1.0))
+        self.register_buffer("q_scale", torch.tensor(0.0))
         self.to(language_model.device)
         self.eval()
 
@@ -90,8 +97,14 @@ class Policy(nn.Module):
 
     @property
     def inverse_temperature(self) -> float:
-        """What log-probabilities of the model are multiplied with; a head's scores are taken as they are."""
-        return self.beta.item() if self.head_actions is None else 1.0
+        """What log-probabilities of the model are multiplied with, or a head's outputs."""
+        scale = self.q_scale.item() if self.has_action_values else 1.0
+        return scale * (self.beta.item() if self.head_actions is None else 1.0)
+
+    @property
+    def has_action_values(self) -> bool:
+        """Whether the scores are action values rather than log-probabilities."""
+        return self.q_scale.item() > 0
 
     def candidates(self, encoder: TextEncoder, actions: tuple[str, ...]) -> Candidates:
         """Returns actions as this policy's readout takes them.
@@ -142,7 +155,18 @@ class Policy(nn.Module):
             scores = self._phrase_scores(hidden.flatten(0, 1), batch)
         scores = scores.masked_fill(~batch.action_mask, -torch.inf)
         values = self.value_head(ends).squeeze(-1) * self.value_scale
+        if self.has_action_values:
+            return self._action_values(scores, values, batch.action_mask)
         return PolicyOutput(scores, torch.log_softmax(scores, dim=-1), values)
+
+    def _action_values(self, scores: Tensor, values: Tensor, action_mask: Tensor) -> PolicyOutput:
+        """Returns Q from scores (B, A) and values (B,); what all scores of an item have in common falls out."""
+        legal = scores.masked_fill(~action_mask, 0.0)
+        mean = legal.sum(-1, keepdim=True) / action_mask.sum(-1, keepdim=True)
+        advantages = (self.q_scale * (legal - mean)).masked_fill(~action_mask, -torch.inf)
+        q = values.unsqueeze(-1) + advantages
+        # Softmax of the advantages is that of Q, without the rounding of a large value.
+        return PolicyOutput(q, torch.log_softmax(advantages, dim=-1), q.amax(-1))
 
     def _phrase_scores(self, hidden: Tensor, batch: PhraseBatch) -> Tensor:
         """Returns beta * s_k / n_k ** alpha, shape (B, A), from the states of all places read, (R * K, H)."""

@@ -16,6 +16,10 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
+SeenState = tuple[str, tuple[str, ...]]
+"""A prompt and the phrases of its legal actions."""
+
+
 class Episode(NamedTuple):
     """One finished episode."""
 
@@ -32,7 +36,7 @@ class Rollout:
     action_phrases: list[tuple[str, ...]]  # (S * N) legal actions
     actions: NDArray[np.int64]  # (S, N) index into the legal actions
     log_probs: Floats  # (S, N) of the action, under the policy that chose it
-    values: Floats  # (S, N)
+    values: Floats  # (S, N) of the state, or of the action taken in it: what the algorithm reads from the answer
     rewards: Floats  # (S, N)
     terminated: Flags  # (S, N)
     truncated: Flags  # (S, N)
@@ -40,6 +44,8 @@ class Rollout:
     policy_versions: NDArray[np.int64]  # (S, N) version that chose the action
     stale: Flags  # (S, N) another version than the learner's had a hand in it
     last_values: Floats  # (N,) value of the observation after the last step
+    final_states: dict[int, SeenState] = field(default_factory=dict)  # at s * N + n, where truncated, not terminated
+    last_states: list[SeenState] = field(default_factory=list)  # (N,) after the last step
     episodes: list[Episode] = field(default_factory=list)
 
     @classmethod

@@ -2,7 +2,9 @@
 
     checkpoints/step-000012288/
         policy.safetensors       the weights, byte for byte as the service got them
-        optimizer.safetensors    Adam's moments, by parameter
+        optimizer.safetensors    the optimizer's moments, by parameter
+        algorithm.safetensors    what the algorithm remembers besides (DQN: replay and target network), and ...
+        algorithm.json           ... what of it is no tensor; both in the last checkpoint alone
         state.json               counters, generators, environments, configuration
 
 A checkpoint is written under another name and renamed when whole, so that whatever bears the
@@ -24,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from worker.algorithms.algorithm import NOTHING, AlgorithmState
 from worker.buffers import Episode
 from worker.errors import CheckpointUnusable
 from worker.stopwatch import Part
@@ -31,6 +34,7 @@ from worker.text_env import EpisodeSnapshot
 
 CHECKPOINTS_DIR = "checkpoints"
 NUM_KEPT = 5
+ALGORITHM_TENSORS, ALGORITHM_VALUES = "algorithm.safetensors", "algorithm.json"
 
 
 class RunState(BaseModel):
@@ -80,6 +84,7 @@ class Checkpoint:
     state: RunState
     policy: bytes  # safetensors
     optimizer: Mapping[str, Tensor]
+    algorithm: AlgorithmState = NOTHING
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> Path:
@@ -93,11 +98,23 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> Path:
     partial.mkdir(parents=True)
     (partial / "policy.safetensors").write_bytes(checkpoint.policy)
     (partial / "optimizer.safetensors").write_bytes(save(dict(checkpoint.optimizer)))
+    if checkpoint.algorithm != NOTHING:
+        (partial / ALGORITHM_TENSORS).write_bytes(save(dict(checkpoint.algorithm.tensors)))
+        (partial / ALGORITHM_VALUES).write_text(json.dumps(checkpoint.algorithm.values))
     (partial / "state.json").write_text(checkpoint.state.model_dump_json())
     partial.rename(final)
-    for old in kept_checkpoints(run_dir)[:-NUM_KEPT]:
-        shutil.rmtree(old)
+    _prune(run_dir)
     return final
+
+
+def _prune(run_dir: Path) -> None:
+    """Removes all checkpoints but the last few; of these, what only going on needs of all but the last."""
+    *older, _ = kept_checkpoints(run_dir)
+    for old in older[: 1 - NUM_KEPT]:
+        shutil.rmtree(old)
+    for old in older[1 - NUM_KEPT :]:
+        for name in (ALGORITHM_TENSORS, ALGORITHM_VALUES):
+            (old / name).unlink(missing_ok=True)
 
 
 def last_checkpoint(run_dir: Path) -> Path | None:
@@ -127,13 +144,21 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         policy = (directory / "policy.safetensors").read_bytes()
         load(policy)
         optimizer = load((directory / "optimizer.safetensors").read_bytes())
-    except (OSError, SafetensorError) as error:
+        algorithm = _read_algorithm(directory)
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointUnusable(f"checkpoint {directory} cannot be read: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise CheckpointUnusable(f"checkpoint {directory}: state.json: {place}: {first['msg']}") from error
-    return Checkpoint(state, policy, optimizer)
+    return Checkpoint(state, policy, optimizer, algorithm)
+
+
+def _read_algorithm(directory: Path) -> AlgorithmState:
+    if not (directory / ALGORITHM_TENSORS).exists():
+        return NOTHING
+    tensors = load((directory / ALGORITHM_TENSORS).read_bytes())
+    return AlgorithmState(tensors, json.loads((directory / ALGORITHM_VALUES).read_text()))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from worker.algorithms.hyperparameters import defaults_of
 from worker.errors import UsageError
 
 ENV_PREFIX = "HINTWISE_"
@@ -107,7 +108,7 @@ def _argument(name: str, field: FieldInfo) -> str:
 
 def _options(field: FieldInfo) -> dict[str, Any]:
     kinds = _kinds(field.annotation)
-    note = "(required)" if field.is_required() else f"(default: {'none' if field.default is None else field.default})"
+    note = "(required)" if field.is_required() else f"(default: {_default_text(field)})"
     help_text = f"{field.description} {'' if _is_positional(field) else note}".strip().replace("%", "%%")
     if field.annotation is bool:
         return {"action": argparse.BooleanOptionalAction, "help": help_text}
@@ -116,6 +117,12 @@ def _options(field: FieldInfo) -> dict[str, Any]:
     if _is_positional(field):
         return {"metavar": "RUN_DIR", "nargs": "?", "help": help_text}  # it may come from the environment
     return {"metavar": "|".join(METAVARS.get(kind, str(kind)) for kind in kinds), "help": help_text}
+
+
+def _default_text(field: FieldInfo) -> str:
+    """Returns a default as help shows it, with those of algorithms that have another."""
+    plain = "none" if field.default is None else str(field.default)
+    return ", ".join([plain, *(f"{algorithm} {value}" for algorithm, value in defaults_of(field).items())])
 
 
 def _kinds(annotation: Any) -> list[Any]:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, Self, TypedDict
+from typing import Annotated, Any, Literal, NoReturn, Self, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from hintwise.describers.memory import MAX_REACH
-from worker.algorithms.hyperparameters import PPOHyperparameters
+from worker.algorithms.hyperparameters import (
+    HYPERPARAMETERS,
+    A2CHyperparameters,
+    Algorithm,
+    DQNHyperparameters,
+    PPOHyperparameters,
+    SARSAHyperparameters,
+    defaults_of,
+)
 from worker.seeds import FIRST_EVALUATION_SEED, FIRST_VALIDATION_SEED, NUM_TRAINING_SEEDS
 
 POSITIONAL = {"positional": True}
@@ -104,7 +112,7 @@ class RunSettings(BaseModel):
         description="How actions are read from the model: `phrase` scores their words, `head` is one linear layer for "
         "the environment's own actions; none: what the service at --service-url says, else `phrase`.",
     )
-    algorithm: Literal["ppo"] = Field("ppo", description="How the policy learns.")
+    algorithm: Algorithm = Field("ppo", description="How the policy learns.")
     total_steps: int = Field(
         100_000, ge=1, description="Environment steps of the whole run, all environments together."
     )
@@ -127,10 +135,32 @@ class RunSettings(BaseModel):
     )
 
 
-class TrainConfig(RunSettings, ServiceSettings, PPOHyperparameters):
+class TrainConfig(
+    RunSettings, ServiceSettings, PPOHyperparameters, A2CHyperparameters, DQNHyperparameters, SARSAHyperparameters
+):
     """Trains a policy: environments and gradients here, every action from the service."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_algorithm_s_defaults(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        algorithm = given.get("algorithm", cls.model_fields["algorithm"].default)
+        own = {name: defaults_of(field) for name, field in cls.model_fields.items()}
+        return {name: few[algorithm] for name, few in own.items() if algorithm in few} | given
+
+    @model_validator(mode="after")
+    def _check_the_algorithm_has_them(self) -> Self:
+        has = HYPERPARAMETERS[self.algorithm].model_fields
+        for name in sorted(self.model_fields_set):
+            users = [other for other, theirs in HYPERPARAMETERS.items() if name in theirs.model_fields]
+            if users and name not in has:
+                raise ValueError(
+                    f"{name} belongs to {' and '.join(users)}; {self.algorithm} has no such setting, so leave it out"
+                )
+        return self
 
     @property
     def directory(self) -> Path:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hintwise.client import Client
+from worker.algorithms.algorithm import Behaviour
 from worker.checkpoint import RunState, chosen_checkpoint, last_checkpoint, load_checkpoint
 from worker.config import EvaluateConfig
 from worker.connection import connect
@@ -148,7 +149,7 @@ def _play_all(
     while playing:
         before_step()
         seeds = None if mode == "greedy" else [_seed(player, first_seed) for player in playing]
-        asked = served.ask([p.env.state for p in playing], task=playing[0].env.task, mode=mode, seed=seeds)
+        asked = served.ask([p.env.state for p in playing], Behaviour(mode), task=playing[0].env.task, seed=seeds)
         if asked.stale:
             raise WorkerError("other weights than the ones to evaluate keep answering; use a service of its own")
         for player, result in zip(list(playing), asked.results, strict=True):

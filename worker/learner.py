@@ -1,6 +1,6 @@
 """One run in progress: the policy, its environments, and how both reach a checkpoint.
 
-    run_update:  collect a rollout ──▶ PPO ──▶ boundary ──▶ push
+    run_update:  collect a rollout ──▶ algorithm ──▶ boundary ──▶ push
 
 The boundary between two updates is the only place a run is saved at. What it needs is noted
 there, so that a run which fails in the middle of a rollout still leaves a whole checkpoint.
@@ -20,7 +20,8 @@ from hintwise.policy import Policy
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION
 from hintwise.tokens import TextEncoder
 from hintwise.weights import apply, check_fits, dump, state_of
-from worker.algorithms.ppo import PPO, UpdateMetrics
+from worker.algorithms.algorithm import Metrics
+from worker.algorithms.build import build_algorithm
 from worker.buffers import Episode, Rollout, mean
 from worker.checkpoint import Checkpoint, RunState, optimizer_tensors, restore_optimizer
 from worker.config import CHANGEABLE, TrainConfig
@@ -68,7 +69,7 @@ class Learner:
         served.check_fits(architecture=self.architecture, tokenizer_sha256=self.tokenizer_sha256)
         encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
         self.generator = minibatch_generator(config.seed)
-        self.algorithm = PPO(self.policy, encoder, config, self.generator)
+        self.algorithm = build_algorithm(config, self.policy, encoder, self.generator)
         self.packages = package_versions()
         self.envs = open_envs(config, say)
         if self.head_actions is not None:
@@ -78,6 +79,7 @@ class Learner:
         self.num_episodes = 0
         self.recent: deque[Episode] = deque(maxlen=NUM_RECENT_EPISODES)
         self.num_stale_transitions = 0
+        self._served_action_values = False
         self.spent_s: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
         self._snapshot: tuple[list[EpisodeSnapshot], list[int]] = ([], [])
         self._boundary: RunState | None = None
@@ -95,6 +97,9 @@ class Learner:
     def begin(self) -> None:
         """Starts from the weights that the service serves now."""
         self._load(self.served.fetch())
+        if self.policy.has_action_values != self._served_action_values:
+            self.served.hold(dump(self.policy, self._metadata()))
+            self.served.push()
         self._note_episodes()
         self._note_boundary()
 
@@ -109,6 +114,7 @@ class Learner:
         self._check_same_run(state)
         self._load(checkpoint.policy)
         restore_optimizer(self.algorithm.optimizer, self.policy, checkpoint.optimizer)
+        self.algorithm.restore(checkpoint.algorithm)
         self.generator.bit_generator.state = state.generator
         self.envs.restore(state.episodes, state.num_begun)
         self.step, self.update, self.num_episodes = state.step, state.update, state.num_episodes
@@ -136,11 +142,14 @@ class Learner:
             num_steps=config.num_steps,
             first_step=self.step,
             run_seed=config.seed,
+            behaviour=self.algorithm.behaviour(self.update / config.num_updates),
+            worth=self.algorithm.worth,
             before_step=before_step,
             prepare=self.algorithm.encoder.encode_all,
             at_end=self._note_episodes,
         )
-        learning_rate = config.learning_rate * (1 - self.update / config.num_updates)
+        remaining = 1 - self.update / config.num_updates
+        learning_rate = config.learning_rate * (remaining if config.anneal_lr else 1.0)
         with stopwatch.on("learning"):
             metrics = self.algorithm.update(rollout, learning_rate=learning_rate)
         with stopwatch.on("pushing"):
@@ -161,7 +170,8 @@ class Learner:
             raise RuntimeError("begin or restore first")
         times = {"training_s": self.training_s, "wait_s": self.wait_s, "spent_s": dict(self.spent_s)}
         tensors = optimizer_tensors(self.algorithm.optimizer, self.policy)
-        return Checkpoint(self._boundary.model_copy(update=times), self.served.data, tensors)
+        state = self._boundary.model_copy(update=times)
+        return Checkpoint(state, self.served.data, tensors, self.algorithm.state())
 
     def close(self) -> None:
         self.envs.close()
@@ -170,23 +180,29 @@ class Learner:
         state = load(data)
         check_fits(state, state_of(self.policy))
         apply(self.policy, state)
+        self._served_action_values = self.policy.has_action_values
+        if bool(self.algorithm.q_scale) != self._served_action_values:
+            self.policy.q_scale.fill_(self.algorithm.q_scale)
         untrained = not (self.policy.value_head.weight.any() or self.policy.value_head.bias.any())
         if untrained:  # it answers 0 under every scale, so that choosing one changes no answer
             self.policy.value_scale.fill_(self.config.initial_value_scale)
 
     def _dump(self, rollout: Rollout) -> bytes:
         """Returns the policy with a canary, so that a service whose numbers differ refuses it."""
-        metadata = {
-            "hintwise.format": "full",
-            "hintwise.architecture": self.architecture,
-            "hintwise.tokenizer_sha256": self.tokenizer_sha256,
-        }
+        metadata = self._metadata()
         spread = range(0, len(rollout.prompts), -(-len(rollout.prompts) // NUM_CANARY_PROMPTS))
         prompts = [rollout.prompts[i] for i in spread]
         actions = [rollout.action_phrases[i] for i in spread]
         if canary := canary_of(self.policy, self.algorithm.encoder, prompts, actions):
             metadata[METADATA_KEY] = canary
         return dump(self.policy, metadata)
+
+    def _metadata(self) -> dict[str, str]:
+        return {
+            "hintwise.format": "full",
+            "hintwise.architecture": self.architecture,
+            "hintwise.tokenizer_sha256": self.tokenizer_sha256,
+        }
 
     def _count(self, rollout: Rollout) -> None:
         self.step += self.config.batch_size
@@ -226,9 +242,9 @@ class Learner:
     def _check_same_run(self, state: RunState) -> None:
         kept = "architecture", "tokenizer_sha256", "prompt_template_version"
         was = {
+            # A run from before there was a setting had what is its default now.
+            **{name: field.default for name, field in type(self.config).model_fields.items()},
             **state.config,
-            "env_kwargs": state.env_kwargs,
-            "memory": state.memory,
             **{name: getattr(state, name) for name in kept},
         }
         now = {
@@ -249,7 +265,7 @@ class Learner:
             )
 
     def _report(
-        self, rollout: Rollout, metrics: UpdateMetrics, learning_rate: float, spent_s: dict[Part, float]
+        self, rollout: Rollout, metrics: Metrics, learning_rate: float, spent_s: dict[Part, float]
     ) -> UpdateReport:
         update_s = sum(spent_s.values())
         return UpdateReport(

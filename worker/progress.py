@@ -124,7 +124,7 @@ def cells(report: UpdateReport, total_steps: int) -> list[tuple[str, str]]:
         ("step", f"{report.step:,} of {total_steps:,}"),
         ("mean return", f"{report.mean_return:.1f}" if math.isfinite(report.mean_return) else "-"),
         ("steps/s", f"{report.steps_per_s:.0f}"),
-        ("KL", f"{report.metrics.approx_kl:.4f}"),
+        *report.metrics.shown(),
         ("policy version", str(report.policy_version)),
         ("left", duration(left_s)),
         ("time goes to", shares(report.spent_s)),

@@ -17,7 +17,7 @@ NUM_TRAINING_SEEDS = 500_000
 FIRST_VALIDATION_SEED = 500_000
 FIRST_EVALUATION_SEED = 900_000
 
-STREAM_EPISODES, STREAM_ACTIONS, STREAM_MINIBATCHES, STREAM_EVALUATION = range(4)
+STREAM_EPISODES, STREAM_ACTIONS, STREAM_MINIBATCHES, STREAM_EVALUATION, STREAM_BOOTSTRAP = range(5)
 """Which purpose a number serves; two purposes never share numbers."""
 
 UNITS = 1, 3, 7, 9
@@ -37,6 +37,11 @@ def episode_seed(run_seed: int, env_index: int, episode_index: int, *, num_envs:
 def action_seed(run_seed: int, step: int) -> int:
     """Returns the seed of the request that chooses the actions after `step` environment steps."""
     return _words(run_seed, STREAM_ACTIONS, step)[0] >> 11  # 53 bits: what JSON readers keep exactly
+
+
+def bootstrap_seed(run_seed: int, step: int) -> int:
+    """Returns the seed of the request for actions that are valued and not taken, after `step` environment steps."""
+    return _words(run_seed, STREAM_BOOTSTRAP, step)[0] >> 11
 
 
 def evaluation_action_seed(episode: int, step: int) -> int:

@@ -12,13 +12,14 @@ mends a service that restarted with older weights, and a push whose answer was l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from hintwise.client import Client
 from hintwise.digests import sha256_of
 from hintwise.errors import VersionConflict
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION
 from hintwise.schemas import ActResponse, ActResult, ServiceInfo, WeightsInfo
+from worker.algorithms.algorithm import Behaviour
 from worker.errors import ServiceMismatch
 from worker.meanwhile import Meanwhile
 from worker.stopwatch import Stopwatch
@@ -151,9 +152,9 @@ class ServedPolicy:
     def ask(
         self,
         states: Sequence[State],
+        behaviour: Behaviour,
         *,
         task: str | None,
-        mode: Literal["sample", "greedy"],
         seed: int | list[int] | None = None,
     ) -> Asked:
         """Returns one answer per state from our weights, if they can be had.
@@ -161,19 +162,20 @@ class ServedPolicy:
         Where other weights answer, ours are pushed again and the question is asked once more;
         the second answer is taken as it is, and is `stale` where it still came from others.
         """
-        answer = self._act(states, task, mode, seed)
+        answer = self._act(states, behaviour, task, seed)
         if answer.policy_version != self.policy_version:
             self.resync()
-            answer = self._act(states, task, mode, seed)
+            answer = self._act(states, behaviour, task, seed)
         return Asked(answer.results, answer.policy_version, answer.policy_version != self.policy_version)
 
     def _act(
-        self, states: Sequence[State], task: str | None, mode: Literal["sample", "greedy"], seed: int | list[int] | None
+        self, states: Sequence[State], behaviour: Behaviour, task: str | None, seed: int | list[int] | None
     ) -> ActResponse:
         shared = all(state.actions == states[0].actions for state in states)
         actions = list(states[0].actions) if shared else [list(state.actions) for state in states]
         with self.stopwatch.on("waiting"):
-            answer = self._client.act([state.text for state in states], actions, task=task, mode=mode, seed=seed)
+            texts = [state.text for state in states]
+            answer = self._client.act(texts, actions, task=task, seed=seed, **behaviour._asdict())
         self.meanwhile.run()
         return answer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from worker.algorithms.ppo import UpdateMetrics
+from worker.algorithms.algorithm import Metrics
 from worker.buffers import Episode
 from worker.stopwatch import PARTS, Part
 
@@ -31,7 +31,7 @@ class UpdateReport:
     mean_return: float  # of the last 100 episodes
     mean_length: float  # of the last 100 episodes, steps
     stale_transitions: int
-    metrics: UpdateMetrics
+    metrics: Metrics
     spent_s: dict[Part, float]  # seconds of each part; they add up to ...
     update_s: float  # ... all of it, from the report before to this one
     steps_per_s: float

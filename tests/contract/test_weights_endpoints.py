@@ -53,7 +53,7 @@ async def test_get_tells_the_version_that_serves(service):
     assert re.fullmatch(r"[0-9a-f]{64}", info["tokenizer_sha256"])
     assert re.match(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|\+00:00)$", info["created_at"])
     tensors = await service.tensors()
-    settings = {"alpha", "beta", "value_scale"}
+    settings = {"alpha", "beta", "value_scale", "q_scale"}
     assert info["num_parameters"] == sum(t.numel() for name, t in tensors.items() if name not in settings)
 
 

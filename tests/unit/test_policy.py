@@ -138,12 +138,12 @@ def own_names(policy):
 
 
 def test_the_names_of_phrase_weights_are_those_of_weights_written_earlier(policy):
-    assert own_names(policy) == {"alpha", "beta", "value_scale", "value_head.weight", "value_head.bias"}
+    assert own_names(policy) == {"alpha", "beta", "value_scale", "q_scale", "value_head.weight", "value_head.bias"}
 
 
 def test_the_head_travels_with_the_weights(head_policy):
     assert own_names(head_policy) == {
-        "action_head.weight", "action_head.bias", "value_scale", "value_head.weight", "value_head.bias"
+        "action_head.weight", "action_head.bias", "value_scale", "q_scale", "value_head.weight", "value_head.bias"
     }  # fmt: skip
 
 

@@ -19,12 +19,24 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from hintwise.action_batch import ScoredPrompt
 from hintwise.policy import Policy
 from hintwise.scoring import score
 from hintwise.tokens import TextEncoder
+from worker.algorithms.algorithm import (
+    NOTHING,
+    VALUE,
+    AlgorithmState,
+    Behaviour,
+    Worth,
+    descend,
+    entropy,
+    flat,
+    scored_prompts,
+    set_learning_rate,
+)
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.buffers import Rollout, explained_variance, mean
 
@@ -32,7 +44,7 @@ ADAM_EPSILON = 1e-5  # CleanRL's and the original implementation's
 
 
 @dataclass(frozen=True)
-class UpdateMetrics:
+class PPOMetrics:
     """What one update did; means over its minibatches unless said otherwise."""
 
     policy_loss: float
@@ -44,6 +56,9 @@ class UpdateMetrics:
     first_ratio_error: float  # largest |ratio - 1| before the first gradient step: trainer against service
     explained_variance: float
     num_minibatches: int  # gradient steps taken
+
+    def shown(self) -> list[tuple[str, str]]:
+        return [("KL", f"{self.approx_kl:.4f}")]
 
 
 class Experience(NamedTuple):
@@ -66,6 +81,9 @@ class PPO:
         generator: Shuffles transitions into minibatches.
     """
 
+    q_scale = 0.0
+    worth: Worth | None = VALUE
+
     def __init__(
         self,
         policy: Policy,
@@ -81,10 +99,18 @@ class PPO:
             policy.parameters(), lr=hyperparameters.learning_rate, eps=ADAM_EPSILON, fused=True
         )
 
-    def update(self, rollout: Rollout, *, learning_rate: float) -> UpdateMetrics:
+    def behaviour(self, progress: float) -> Behaviour:
+        return Behaviour()
+
+    def state(self) -> AlgorithmState:
+        return NOTHING
+
+    def restore(self, state: AlgorithmState) -> None:
+        return
+
+    def update(self, rollout: Rollout, *, learning_rate: float) -> PPOMetrics:
         """Takes up to `update_epochs` passes over the fresh transitions of `rollout`."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         hyper = self.hyperparameters
         advantages = rollout.advantages(gamma=hyper.gamma, gae_lambda=hyper.gae_lambda)
         experience = self._encode(rollout, advantages)
@@ -94,7 +120,7 @@ class PPO:
             for _ in range(hyper.update_epochs):
                 if not self._pass_over(experience, fresh, steps):
                     break
-        return UpdateMetrics(
+        return PPOMetrics(
             **{name: mean(step[name] for step in steps if name in step) for name in _AVERAGED},
             first_ratio_error=steps[0]["ratio_error"] if steps else float("nan"),
             explained_variance=explained_variance(rollout.values, advantages + rollout.values),
@@ -113,7 +139,7 @@ class PPO:
             steps.append(measured)
             if target_kl is not None and measured["approx_kl"] > 1.5 * target_kl:
                 return False
-            measured["grad_norm"] = self._descend(loss)
+            measured["grad_norm"] = descend(loss, self.policy, self.optimizer, self.hyperparameters.max_grad_norm)
         return True
 
     def _loss(self, experience: Experience, chosen: NDArray[np.int64]) -> tuple[Tensor, dict[str, float]]:
@@ -127,41 +153,27 @@ class PPO:
         advantages = _normalised(experience.advantages[index])
         policy_loss = -torch.min(ratio * advantages, clipped * advantages).mean()
         value_loss = ((output.values - experience.returns[index]) / self.policy.value_scale).square().mean()
-        entropy = _entropy(output.log_probs).mean()
-        loss = policy_loss + hyper.vf_coef * value_loss - hyper.ent_coef * entropy
+        mean_entropy = entropy(output.log_probs).mean()
+        loss = policy_loss + hyper.vf_coef * value_loss - hyper.ent_coef * mean_entropy
         with torch.no_grad():
             measured = {
                 "policy_loss": policy_loss.item(),
                 "value_loss": value_loss.item(),
-                "entropy": entropy.item(),
+                "entropy": mean_entropy.item(),
                 "approx_kl": (ratio - 1 - log_ratio).mean().item(),
                 "clip_fraction": (clipped != ratio).float().mean().item(),
                 "ratio_error": (ratio - 1).abs().max().item(),
             }
         return loss, measured
 
-    def _descend(self, loss: Tensor) -> float:
-        """Takes one gradient step and returns the gradient's norm before clipping."""
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.hyperparameters.max_grad_norm)
-        self.optimizer.step()
-        return norm.item()
-
     def _encode(self, rollout: Rollout, advantages: NDArray[np.float64]) -> Experience:
-        device = self.policy.value_scale.device
-
-        def flat(array: NDArray[np.float64]) -> Tensor:
-            return torch.from_numpy(array.reshape(-1)).to(device, torch.float32)
-
+        device = self.policy.device
         return Experience(
-            prompts=self.encoder.scored(
-                rollout.prompts, [self.policy.candidates(self.encoder, phrases) for phrases in rollout.action_phrases]
-            ),
+            prompts=scored_prompts(rollout, self.policy, self.encoder),
             actions=torch.from_numpy(rollout.actions.reshape(-1)).to(device),
-            log_probs=flat(rollout.log_probs),
-            advantages=flat(advantages),
-            returns=flat(advantages + rollout.values),
+            log_probs=flat(rollout.log_probs, device),
+            advantages=flat(advantages, device),
+            returns=flat(advantages + rollout.values, device),
         )
 
 
@@ -173,9 +185,3 @@ def _normalised(advantages: Tensor) -> Tensor:
     if len(advantages) < 2:
         return advantages
     return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-
-
-def _entropy(log_probs: Tensor) -> Tensor:
-    """Returns the entropy (B,) of (B, A) log-probabilities; an illegal action's -inf adds 0, not NaN."""
-    finite = log_probs.masked_fill(log_probs == -torch.inf, 0.0)
-    return -(log_probs.exp() * finite).sum(-1)

@@ -153,7 +153,9 @@ class InProcessService:
         self.served[self.version] = data
         apply(self.policy, load(data))
 
-    def act(self, observations, actions, *, task=None, hints=None, mode="sample", temperature=1.0, seed=None):
+    def act(
+        self, observations, actions, *, task=None, hints=None, mode="sample", epsilon=None, temperature=1.0, seed=None
+    ):
         if trick := self.before_act.get(self.calls["act"]):
             trick()
         self.calls["act"] += 1
@@ -168,9 +170,12 @@ class InProcessService:
         for i, phrases in enumerate(lists):
             log_probs = output.log_probs[i, : len(phrases)].double()
             action = int(log_probs.argmax())
+            generator = np.random.default_rng((seed[i], 0) if isinstance(seed, list) else (seed or 0, i))
             if mode == "sample":
-                key = (seed[i], 0) if isinstance(seed, list) else (seed, i)
-                action = int(np.random.default_rng(key).choice(len(phrases), p=torch.softmax(log_probs, 0).numpy()))
+                drawn_from = torch.softmax(output.scores[i, : len(phrases)].double() / temperature, 0).numpy()
+                action = int(generator.choice(len(phrases), p=drawn_from))
+            elif mode == "epsilon" and generator.random() < epsilon:
+                action = int(generator.integers(len(phrases)))
             results.append(
                 ActResult(
                     action=action,

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from worker import progress
-from worker.algorithms.ppo import UpdateMetrics
+from worker.algorithms.ppo import PPOMetrics
 from worker.progress import LineDisplay, LiveDisplay, cells, open_display
 from worker.update_report import UpdateReport
 
@@ -13,7 +13,7 @@ SPENT_S = {"waiting": 1.0, "environments": 0.95, "learning": 1.9, "pushing": 0.1
 
 
 def report(**changed):
-    metrics = UpdateMetrics(0.1, 0.2, 0.6, 0.0123, 0.1, 1.0, 1e-7, 0.5, 48)
+    metrics = PPOMetrics(0.1, 0.2, 0.6, 0.0123, 0.1, 1.0, 1e-7, 0.5, 48)
     numbers = {
         "update": 2, "step": 2_048, "policy_version": 3, "learning_rate": 1e-3, "mean_return": 41.26,
         "mean_length": 41.26, "stale_transitions": 0, "metrics": metrics,

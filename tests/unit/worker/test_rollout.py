@@ -8,7 +8,7 @@ from hintwise.policy import Policy
 from hintwise.weights import dump
 from worker.envs import TextEnvs
 from worker.errors import ServiceMismatch
-from worker.rollout import collect_rollout
+from worker.rollout import SAMPLE, collect_rollout
 from worker.seeds import action_seed
 from worker.served_policy import MAX_PUSH_ATTEMPTS, ServedPolicy
 
@@ -168,7 +168,7 @@ def test_actions_that_differ_by_state_are_sent_one_list_each(service, served):
     from worker.text_env import State
 
     asked = served.ask(
-        [State("1", ("push left",)), State("2", ("push left", "push right"))], task=None, mode="sample", seed=[1, 2]
+        [State("1", ("push left",)), State("2", ("push left", "push right"))], SAMPLE, task=None, seed=[1, 2]
     )
     assert [len(result.log_probs) for result in asked.results] == [1, 2]
 

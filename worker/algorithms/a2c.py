@@ -1,0 +1,121 @@
+"""Advantage actor-critic: loss and update.
+
+    L = -A log pi(a|s)  + vf_coef * ((V - R) / value_scale)^2  - ent_coef * H[pi(.|s)]
+
+One gradient step over the whole rollout, then it is thrown away: the policy that learns is the one that acted.
+The advantages are generalized ones, which with gae_lambda 1 are the n-step returns of the paper. As in PPO, the
+value loss is taken in units of `value_scale`, and stale transitions take part in the advantages but not in the loss.
+
+Source: Mnih et al. 2016, Asynchronous methods for deep reinforcement learning, section 4; its synchronous form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+import torch
+
+from hintwise.policy import Policy
+from hintwise.scoring import score
+from hintwise.tokens import TextEncoder
+from worker.algorithms.algorithm import (
+    NOTHING,
+    VALUE,
+    AlgorithmState,
+    Behaviour,
+    Worth,
+    descend,
+    entropy,
+    flat,
+    scored_prompts,
+    set_learning_rate,
+)
+from worker.algorithms.hyperparameters import A2CHyperparameters
+from worker.buffers import Rollout, explained_variance
+
+RMSPROP_ALPHA, RMSPROP_EPSILON = 0.99, 1e-5  # the paper's decay; stable-baselines3's epsilon
+
+
+@dataclass(frozen=True)
+class A2CMetrics:
+    """What one update did; means over its transitions."""
+
+    policy_loss: float
+    value_loss: float  # in units of value_scale squared
+    entropy: float  # nats
+    grad_norm: float  # before clipping
+    first_ratio_error: float  # largest |ratio - 1| before the gradient step: trainer against service
+    explained_variance: float
+    num_minibatches: int  # gradient steps taken: 1, or 0 where all transitions were stale
+
+    def shown(self) -> list[tuple[str, str]]:
+        return [("entropy", f"{self.entropy:.3f}")]
+
+
+class A2C:
+    """Improves a policy from rollouts.
+
+    Args:
+        policy: Changed in place.
+        encoder: Turns prompts and phrases into the ids that the service scored.
+        hyperparameters: See `A2CHyperparameters`.
+        generator: Not used: no transition is drawn.
+    """
+
+    q_scale = 0.0
+    worth: Worth | None = VALUE
+
+    def __init__(
+        self,
+        policy: Policy,
+        encoder: TextEncoder,
+        hyperparameters: A2CHyperparameters,
+        generator: np.random.Generator,
+    ) -> None:
+        self.policy = policy
+        self.encoder = encoder
+        self.hyperparameters = hyperparameters
+        self.optimizer = torch.optim.RMSprop(
+            policy.parameters(), lr=hyperparameters.learning_rate, alpha=RMSPROP_ALPHA, eps=RMSPROP_EPSILON
+        )
+
+    def behaviour(self, progress: float) -> Behaviour:
+        return Behaviour()
+
+    def state(self) -> AlgorithmState:
+        return NOTHING
+
+    def restore(self, state: AlgorithmState) -> None:
+        return
+
+    def update(self, rollout: Rollout, *, learning_rate: float) -> A2CMetrics:
+        """Takes one gradient step over the fresh transitions of `rollout`."""
+        set_learning_rate(self.optimizer, learning_rate)
+        hyper, device = self.hyperparameters, self.policy.device
+        advantages = rollout.advantages(gamma=hyper.gamma, gae_lambda=hyper.gae_lambda)
+        variance = explained_variance(rollout.values, advantages + rollout.values)
+        fresh = np.flatnonzero(~rollout.stale)
+        if not len(fresh):
+            return A2CMetrics(nan, nan, nan, nan, nan, explained_variance=variance, num_minibatches=0)
+        index = torch.from_numpy(fresh).to(device)
+        prompts = scored_prompts(rollout, self.policy, self.encoder)
+        output = score(self.policy, [prompts[i] for i in fresh], only_log_probs=True)
+        actions = torch.from_numpy(rollout.actions.reshape(-1)).to(device)[index]
+        log_probs = output.log_probs.gather(1, actions[:, None]).squeeze(1)  # (b,)
+        policy_loss = -(flat(advantages, device)[index] / self.policy.value_scale * log_probs).mean()
+        returns = flat(advantages + rollout.values, device)[index]
+        value_loss = ((output.values - returns) / self.policy.value_scale).square().mean()
+        mean_entropy = entropy(output.log_probs).mean()
+        loss = policy_loss + hyper.vf_coef * value_loss - hyper.ent_coef * mean_entropy
+        ratio_error = (log_probs.detach() - flat(rollout.log_probs, device)[index]).exp().sub(1).abs().max()
+        return A2CMetrics(
+            policy_loss=policy_loss.item(),
+            value_loss=value_loss.item(),
+            entropy=mean_entropy.item(),
+            grad_norm=descend(loss, self.policy, self.optimizer, hyper.max_grad_norm),
+            first_ratio_error=ratio_error.item(),
+            explained_variance=variance,
+            num_minibatches=1,
+        )
