@@ -121,13 +121,14 @@ def merged(adapter: Adapter, base: Mapping[str, Tensor], policy: Policy) -> Stat
 def _wanted(layer: str, state: Mapping[str, Tensor], policy: Policy) -> StateDict:
     """Returns what a pair should look like, without memory of its own; nothing where no layer takes one.
 
-    The rank is whatever A has, if that is any.
+    The rank is whatever A has, or B where A is missing, if that is any.
     """
-    weight = _matrix(layer, policy)
-    if weight is None:
+    matrix = _matrix(layer, policy)
+    if matrix is None:
         return {}
-    num_inputs, num_outputs = weight
-    rank = max(1, len(state[layer + DOWN])) if layer + DOWN in state and state[layer + DOWN].ndim else 1
+    num_inputs, num_outputs = matrix
+    shapes = [(state[layer + end].shape, dim) for end, dim in ((DOWN, 0), (UP, 1)) if layer + end in state]
+    rank = next((max(1, shape[dim]) for shape, dim in shapes if len(shape) == 2), 1)
     return {
         layer + DOWN: torch.empty(rank, num_inputs, device="meta"),
         layer + UP: torch.empty(num_outputs, rank, device="meta"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,19 +42,19 @@ def attach(policy: Policy, *, rank: int, alpha: float, targets: Sequence[str] = 
         raise ModelNotFound("training with LoRA needs peft: pip install 'hintwise[lora]'")
     from peft import LoraConfig, inject_adapter_in_model  # here: it is an extra, and takes seconds to import
 
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # a fraction is as good
-        lora_dropout=0.0,
-        bias="none",
-        target_modules=list(targets) or None,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in policy.trunk.modules()),
-    )
+    options: dict[str, Any] = {  # a fraction is as good an alpha as any, whatever peft's types say
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": list(targets) or None,
+        "fan_in_fan_out": any(isinstance(module, Conv1D) for module in policy.trunk.modules()),
+    }
     kind = policy.trunk.config.model_type
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            inject_adapter_in_model(config, policy.trunk)
+            inject_adapter_in_model(LoraConfig(**options), policy.trunk)
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ModelNotFound(
