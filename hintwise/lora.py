@@ -50,6 +50,11 @@ def is_adapter(metadata: Mapping[str, str]) -> bool:
     return metadata.get(FORMAT_KEY) == FORMAT
 
 
+def is_of_trunk(name: str) -> bool:
+    """Returns whether a tensor of a policy is its trunk's."""
+    return name.startswith(TRUNK)
+
+
 def metadata_of(*, base_sha256: str, alpha: float) -> dict[str, str]:
     """Returns what an adapter's file says about itself.
 
@@ -58,6 +63,38 @@ def metadata_of(*, base_sha256: str, alpha: float) -> dict[str, str]:
         alpha: Divided by the rank, it scales the product of each pair.
     """
     return {FORMAT_KEY: FORMAT, BASE_KEY: base_sha256, ALPHA_KEY: repr(float(alpha))}
+
+
+def check_metadata(metadata: Mapping[str, str], base_sha256: str) -> float:
+    """Returns an adapter's alpha.
+
+    Args:
+        metadata: Of its file.
+        base_sha256: Of the model that it shall change.
+
+    Raises:
+        WeightsRejected: It is missing, or the adapter was trained on another model.
+    """
+    if BASE_KEY not in metadata:
+        raise WeightsRejected(
+            "an adapter says which model it changes",
+            errors=[Offence(BASE_KEY, f"is missing; here it is {base_sha256}")],
+        )
+    if metadata[BASE_KEY] != base_sha256:
+        raise WeightsRejected(
+            "the adapter was trained on another model; use the model that it was trained on, or train it again",
+            errors=[Offence(BASE_KEY, f"says {metadata[BASE_KEY]}, but the model here is {base_sha256}")],
+        )
+    try:
+        alpha = float(metadata.get(ALPHA_KEY, "nan"))
+    except ValueError:
+        alpha = math.nan
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise WeightsRejected(
+            "an adapter says how its product is scaled",
+            errors=[Offence(ALPHA_KEY, f"is {metadata.get(ALPHA_KEY)!r}; send a number above 0, as `16.0`")],
+        )
+    return alpha
 
 
 def check_adapter(
@@ -74,7 +111,7 @@ def check_adapter(
     Raises:
         WeightsRejected: With one entry per offending tensor or metadata field, the first few of them.
     """
-    alpha = _check_metadata(metadata, base_sha256)
+    alpha = check_metadata(metadata, base_sha256)
     layers = sorted({name.removesuffix(end) for name in state for end in (DOWN, UP) if name.endswith(end)})
     reference = heads_of(policy)
     for layer in layers:
@@ -91,7 +128,7 @@ def check_adapter(
 
 def heads_of(policy: Policy) -> StateDict:
     """Returns the tensors of a policy that are not its trunk's."""
-    return {name: tensor for name, tensor in state_of(policy).items() if not name.startswith(TRUNK)}
+    return {name: tensor for name, tensor in state_of(policy).items() if not is_of_trunk(name)}
 
 
 def merged(adapter: Adapter, base: Mapping[str, Tensor], policy: Policy) -> StateDict:
@@ -137,7 +174,7 @@ def _wanted(layer: str, state: Mapping[str, Tensor], policy: Policy) -> StateDic
 
 def _matrix(layer: str, policy: Policy) -> tuple[int, int] | None:
     """Returns how many numbers a layer of the trunk takes and gives; None where it is none that adapters change."""
-    if not layer.startswith(TRUNK):
+    if not is_of_trunk(layer):
         return None
     try:
         module = policy.get_submodule(layer)
@@ -148,31 +185,3 @@ def _matrix(layer: str, policy: Policy) -> tuple[int, int] | None:
     if isinstance(module, Conv1D):
         return module.weight.shape[0], module.weight.shape[1]
     return (module.in_features, module.out_features) if isinstance(module, nn.Linear) else None
-
-
-def _check_metadata(metadata: Mapping[str, str], base_sha256: str) -> float:
-    """Returns alpha.
-
-    Raises:
-        WeightsRejected: It is missing, or the adapter was trained on another model.
-    """
-    if BASE_KEY not in metadata:
-        raise WeightsRejected(
-            "an adapter says which model it changes",
-            errors=[Offence(BASE_KEY, f"is missing; here it is {base_sha256}")],
-        )
-    if metadata[BASE_KEY] != base_sha256:
-        raise WeightsRejected(
-            "the adapter was trained on another model; use the model that it was trained on, or train it again",
-            errors=[Offence(BASE_KEY, f"says {metadata[BASE_KEY]}, but the model here is {base_sha256}")],
-        )
-    try:
-        alpha = float(metadata.get(ALPHA_KEY, "nan"))
-    except ValueError:
-        alpha = math.nan
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise WeightsRejected(
-            "an adapter says how its product is scaled",
-            errors=[Offence(ALPHA_KEY, f"is {metadata.get(ALPHA_KEY)!r}; send a number above 0, as `16.0`")],
-        )
-    return alpha

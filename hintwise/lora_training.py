@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from hintwise.errors import ModelNotFound
-from hintwise.lora import TRUNK
+from hintwise.lora import is_of_trunk
 from hintwise.policy import Policy
 from hintwise.weights import StateDict, check_fits, state_of
 
@@ -70,7 +70,7 @@ def adapter_state(policy: Policy) -> StateDict:
     return {
         name.replace(NAMED, "."): tensor
         for name, tensor in state_of(policy).items()
-        if NAMED in name or not name.startswith(TRUNK)
+        if NAMED in name or not is_of_trunk(name)
     }
 
 
@@ -79,7 +79,7 @@ def base_state(policy: Policy) -> StateDict:
     return {
         name.replace(".base_layer.", "."): tensor
         for name, tensor in state_of(policy).items()
-        if NAMED not in name and name.startswith(TRUNK)
+        if NAMED not in name and is_of_trunk(name)
     }
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, m
 
 from hintwise.describers.memory import MAX_REACH
 from worker.algorithms.hyperparameters import PPOHyperparameters
+from worker.lora_settings import LoraSettings
 from worker.seeds import FIRST_EVALUATION_SEED, FIRST_VALIDATION_SEED, NUM_TRAINING_SEEDS
 
 POSITIONAL = {"positional": True}
@@ -25,6 +26,7 @@ CHANGEABLE = frozenset(
         "model",  # the checkpoint's own architecture and tokenizer are compared instead
         "readout",  # so is its own
         "device",
+        "gradient_accumulation",
         "num_threads",
         "env_workers",
         "env_timeout_s",
@@ -127,7 +129,7 @@ class RunSettings(BaseModel):
     )
 
 
-class TrainConfig(RunSettings, ServiceSettings, PPOHyperparameters):
+class TrainConfig(RunSettings, ServiceSettings, LoraSettings, PPOHyperparameters):
     """Trains a policy: environments and gradients here, every action from the service."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())

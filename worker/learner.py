@@ -12,19 +12,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from safetensors.torch import load
-
 from hintwise.canary import METADATA_KEY, canary_of
 from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION
 from hintwise.tokens import TextEncoder
-from hintwise.weights import apply, check_fits, dump, state_of
 from worker.algorithms.ppo import PPO, UpdateMetrics
 from worker.buffers import Episode, Rollout, mean
 from worker.checkpoint import Checkpoint, RunState, optimizer_tensors, restore_optimizer
 from worker.config import CHANGEABLE, TrainConfig
 from worker.errors import CheckpointUnusable
+from worker.lora_settings import WITHOUT_ADAPTERS
 from worker.open_envs import open_envs
 from worker.package_versions import package_versions
 from worker.rollout import collect_rollout
@@ -32,6 +30,7 @@ from worker.seeds import minibatch_generator
 from worker.served_policy import ServedPolicy
 from worker.stopwatch import PARTS, Part
 from worker.text_env import EpisodeSnapshot
+from worker.trained_weights import trained_weights
 from worker.update_report import UpdateReport
 
 NUM_RECENT_EPISODES = 100
@@ -66,6 +65,7 @@ class Learner:
         self.architecture = self.policy.architecture
         self.tokenizer_sha256 = language_model.tokenizer_sha256
         served.check_fits(architecture=self.architecture, tokenizer_sha256=self.tokenizer_sha256)
+        self.weights = trained_weights(self.policy, language_model, config, config.seed)
         encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
         self.generator = minibatch_generator(config.seed)
         self.algorithm = PPO(self.policy, encoder, config, self.generator)
@@ -94,7 +94,10 @@ class Learner:
 
     def begin(self) -> None:
         """Starts from the weights that the service serves now."""
-        self._load(self.served.fetch())
+        self.weights.fetch(self.served)
+        self._scale_untrained_values()
+        if self.config.lora_rank:  # what the service serves is no file of this run's
+            self.served.hold(self.weights.dump(self._metadata()))
         self._note_episodes()
         self._note_boundary()
 
@@ -107,7 +110,8 @@ class Learner:
         """
         state = checkpoint.state
         self._check_same_run(state)
-        self._load(checkpoint.policy)
+        self.weights.load(checkpoint.policy)
+        self._scale_untrained_values()
         restore_optimizer(self.algorithm.optimizer, self.policy, checkpoint.optimizer)
         self.generator.bit_generator.state = state.generator
         self.envs.restore(state.episodes, state.num_begun)
@@ -166,27 +170,23 @@ class Learner:
     def close(self) -> None:
         self.envs.close()
 
-    def _load(self, data: bytes) -> None:
-        state = load(data)
-        check_fits(state, state_of(self.policy))
-        apply(self.policy, state)
+    def _scale_untrained_values(self) -> None:
         untrained = not (self.policy.value_head.weight.any() or self.policy.value_head.bias.any())
         if untrained:  # it answers 0 under every scale, so that choosing one changes no answer
             self.policy.value_scale.fill_(self.config.initial_value_scale)
 
     def _dump(self, rollout: Rollout) -> bytes:
         """Returns the policy with a canary, so that a service whose numbers differ refuses it."""
-        metadata = {
-            "hintwise.format": "full",
-            "hintwise.architecture": self.architecture,
-            "hintwise.tokenizer_sha256": self.tokenizer_sha256,
-        }
+        metadata = self._metadata()
         spread = range(0, len(rollout.prompts), -(-len(rollout.prompts) // NUM_CANARY_PROMPTS))
         prompts = [rollout.prompts[i] for i in spread]
         actions = [rollout.action_phrases[i] for i in spread]
         if canary := canary_of(self.policy, self.algorithm.encoder, prompts, actions):
             metadata[METADATA_KEY] = canary
-        return dump(self.policy, metadata)
+        return self.weights.dump(metadata)
+
+    def _metadata(self) -> dict[str, str]:
+        return {"hintwise.architecture": self.architecture, "hintwise.tokenizer_sha256": self.tokenizer_sha256}
 
     def _count(self, rollout: Rollout) -> None:
         self.step += self.config.batch_size
@@ -226,6 +226,7 @@ class Learner:
     def _check_same_run(self, state: RunState) -> None:
         kept = "architecture", "tokenizer_sha256", "prompt_template_version"
         was = {
+            **WITHOUT_ADAPTERS,
             **state.config,
             "env_kwargs": state.env_kwargs,
             "memory": state.memory,

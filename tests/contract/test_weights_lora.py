@@ -171,7 +171,7 @@ MISFITS = {
     "no down": (lambda s: s.pop(A), {A}),
     "two ranks": (lambda s: s.update({A: s[A][:2].clone()}), {B}),
     "rank 0": (lambda s: s.update({A: s[A][:0].clone(), B: s[B][:, :0].clone()}), {A, B}),
-    "no matrix": (lambda s: s.update({A: torch.tensor(1.0)}), {A, B}),
+    "no matrix": (lambda s: s.update({A: torch.tensor(1.0)}), {A}),
     "another width": (lambda s: s.update({A: torch.zeros(RANK, 5)}), {A}),
     "fp64": (lambda s: s.update({B: s[B].double()}), {B}),
     "NaN": (lambda s: s[B].view(-1)[7:8].fill_(NAN), {B}),

@@ -16,6 +16,9 @@ class PPOHyperparameters(BaseModel):
     num_envs: int = Field(8, ge=1, le=1_024, description="Environments side by side; one request carries them all.")
     num_steps: int = Field(128, ge=1, description="Steps of each environment between two updates.")
     minibatch_size: int = Field(128, ge=1, description="Transitions in one gradient step.")
+    gradient_accumulation: int = Field(
+        1, ge=1, description="Parts that a minibatch's gradient is computed in, one after another: less memory."
+    )
     update_epochs: int = Field(6, ge=1, description="Passes over the transitions of one update.")
     learning_rate: Positive = Field(1e-3, description="Adam's step size at the start; falls linearly to nearly 0.")
     gamma: float = Field(0.99, ge=0, lt=1, description="Discount per step.")

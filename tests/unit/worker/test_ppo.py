@@ -175,7 +175,7 @@ def test_the_clip_range_bounds_the_gain_but_never_the_loss(policy, encoder, rati
     rollout.log_probs -= math.log(ratio)
     ppo = make_ppo(policy, encoder)
     experience = ppo._encode(rollout, np.array([[1.0, -1.0]]))
-    _, measured = ppo._loss(experience, np.array([0, 1]))
+    measured = ppo._accumulate(experience, np.array([0, 1]))
     advantage = 1 / math.sqrt(2)  # 1 and -1, divided by their standard deviation
     assert measured["policy_loss"] == pytest.approx(-advantage * (gained - lost) / 2, rel=1e-4)
 
@@ -184,7 +184,9 @@ def test_every_transition_is_used_once_an_epoch(policy, encoder, monkeypatch):
     seen = []
     ppo = make_ppo(policy, encoder)
     loss = ppo._loss
-    monkeypatch.setattr(ppo, "_loss", lambda experience, chosen: seen.append(chosen) or loss(experience, chosen))
+    monkeypatch.setattr(
+        ppo, "_loss", lambda experience, chosen, advantages: seen.append(chosen) or loss(experience, chosen, advantages)
+    )
     ppo.update(play(policy, encoder), learning_rate=1e-3)
     for epoch in range(4):
         assert sorted(np.concatenate(seen[4 * epoch : 4 * epoch + 4])) == list(range(128))
