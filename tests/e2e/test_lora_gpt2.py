@@ -22,7 +22,7 @@ from worker.learner import Learner
 from worker.served_policy import ServedPolicy
 
 pytest.importorskip("peft", reason="needs the extra `lora`")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TIMEOUT_S = 120.0
 NUM_UPDATES = 3
