@@ -7,8 +7,6 @@ full weights serve let go, or a model would be held twice; read again where an a
 
 from __future__ import annotations
 
-import threading
-
 import structlog
 
 from hintwise import weights
@@ -30,24 +28,20 @@ class LoadedTrunk:
 
     def __init__(self, language_model: LanguageModel) -> None:
         self._name, self.sha256 = language_model.name, language_model.sha256
-        self._reading = threading.Lock()
         self._held = _tensors(language_model) if language_model.device.type == "cpu" else None
 
     def tensors(self) -> StateDict:
-        """Returns them on the CPU, under the policy's names. May read the model again, which takes long.
+        """Returns them on the CPU, under the policy's names. Where none are held it reads the model, which takes long.
 
         Raises:
             Unavailable: The model can be read no more, or is another one by now.
         """
-        with self._reading:
-            if self._held is None:
-                self._held = self._read_again()
-            return dict(self._held)
+        held = self._held  # another thread may let go of them now
+        return self._read_again() if held is None else held
 
-    def forget(self) -> None:
-        """Lets go of them: their memory is free once the policy has other weights."""
-        with self._reading:
-            self._held = None
+    def hold(self, tensors: StateDict | None) -> None:
+        """Keeps what `tensors` returned, where an adapter serves now; None lets go, where whole weights do."""
+        self._held = tensors
 
     def _read_again(self) -> StateDict:
         log.info("reading the model again, for an adapter changes it as it was loaded", model=self._name)

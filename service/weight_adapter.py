@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
 from hintwise import lora, weights
 from hintwise.weights import StateDict
 from service.policy_runner import PolicyRunner
+
+
+class StagedAdapter(NamedTuple):
+    """What an adapter makes of the policy."""
+
+    state: StateDict  # ready for `weights.exchange`
+    base: StateDict  # the trunk as it was loaded, for `LoadedTrunk.hold` once the state serves
 
 
 def is_adapter_file(path: Path) -> bool:
@@ -25,8 +33,8 @@ def is_adapter_file(path: Path) -> bool:
     return lora.is_adapter(weights.read_metadata(path))
 
 
-def staged_adapter(state: Mapping[str, Tensor], metadata: Mapping[str, str], runner: PolicyRunner) -> StateDict:
-    """Returns what a file's adapter makes of the policy, ready for `weights.exchange`. Takes long.
+def staged_adapter(state: Mapping[str, Tensor], metadata: Mapping[str, str], runner: PolicyRunner) -> StagedAdapter:
+    """Returns what a file's adapter makes of the policy. Takes long.
 
     On a CPU the tensors that it does not change are those of the trunk as it was loaded, and take no memory.
 
@@ -35,10 +43,12 @@ def staged_adapter(state: Mapping[str, Tensor], metadata: Mapping[str, str], run
         Unavailable: The trunk as it was loaded is to be had no more.
     """
     adapter = lora.check_adapter(state, metadata, runner.policy, base_sha256=runner.loaded_trunk.sha256)
-    whole = lora.merged(adapter, runner.loaded_trunk.tensors(), runner.policy)
+    base = runner.loaded_trunk.tensors()
+    whole = lora.merged(adapter, base, runner.policy)
     if runner.policy.device.type != "cpu":
-        return weights.staged(runner.policy, whole)
-    return whole | {name: tensor.clone() for name, tensor in adapter.heads.items()}  # those are the file's own pages
+        return StagedAdapter(weights.staged(runner.policy, whole), base)
+    own = {name: tensor.clone() for name, tensor in adapter.heads.items()}  # theirs are the file's pages
+    return StagedAdapter(whole | own, base)
 
 
 def whole_file(path: Path, runner: PolicyRunner) -> list[bytes | memoryview]:
@@ -52,6 +62,7 @@ def whole_file(path: Path, runner: PolicyRunner) -> list[bytes | memoryview]:
         Unavailable: The trunk as it was loaded is to be had no more.
     """
     metadata = weights.read_metadata(path)
-    whole = staged_adapter(weights.read(path), metadata, runner)
+    adapter = lora.check_adapter(weights.read(path), metadata, runner.policy, base_sha256=runner.loaded_trunk.sha256)
+    whole = lora.merged(adapter, runner.loaded_trunk.tensors(), runner.policy)
     told = {name: text for name, text in metadata.items() if name not in (lora.BASE_KEY, lora.ALPHA_KEY)}
     return weights.parts(whole, told | {lora.FORMAT_KEY: "full"})

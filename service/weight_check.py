@@ -33,7 +33,8 @@ class Verified(NamedTuple):
     state: StateDict  # staged
     question: CanaryQuestion | None
     """To be asked of the policy once it has them; None where the sender sent no canary."""
-    is_adapter: bool
+    base: StateDict | None
+    """What they change, where they are an adapter."""
 
 
 FORMATS = "full", lora.FORMAT
@@ -48,11 +49,12 @@ def verify(path: Path, runner: PolicyRunner) -> Verified:
     """
     metadata = weights.read_metadata(path)
     _check_metadata(metadata, runner)
-    state, is_adapter = weights.read(path), lora.is_adapter(metadata)
-    if is_adapter:
-        return Verified(staged_adapter(state, metadata, runner), _question(metadata, runner), is_adapter)
+    state = weights.read(path)
+    if lora.is_adapter(metadata):
+        adapter = staged_adapter(state, metadata, runner)
+        return Verified(adapter.state, _question(metadata, runner), adapter.base)
     weights.check_fits(state, weights.state_of(runner.policy))
-    return Verified(weights.staged(runner.policy, state), _question(metadata, runner), is_adapter)
+    return Verified(weights.staged(runner.policy, state), _question(metadata, runner), None)
 
 
 def serve(verified: Verified, runner: PolicyRunner, commit: Callable[[], Recorded]) -> None:
@@ -62,8 +64,7 @@ def serve(verified: Verified, runner: PolicyRunner, commit: Callable[[], Recorde
         Exception: Whatever `commit` raises; the old weights serve on.
     """
     runner.swap(verified.state, commit)
-    if not verified.is_adapter:
-        runner.loaded_trunk.forget()
+    runner.loaded_trunk.hold(verified.base)
 
 
 def check_canary(question: CanaryQuestion, runner: PolicyRunner) -> None:

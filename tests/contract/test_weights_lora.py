@@ -275,6 +275,18 @@ async def test_the_model_is_read_again_only_after_full_weights_took_its_place(fr
     assert await answers(fresh) == told
 
 
+async def test_nothing_but_an_adapter_that_serves_holds_the_model_as_it_was_loaded(fresh):
+    await pushed(fresh)
+    await fresh.put_noise()
+    state, wrong = await adapter(fresh), {"prompts": ["x"], "actions": ["a", "b"], "log_probs": [[-9.0, -0.0001]]}
+    refusal = await fresh.put(save(state, metadata=metadata(fresh, canary=json.dumps(wrong))))
+    assert refusal.status_code == 422
+    assert (await fresh.http.get("/weights/2")).status_code == 200
+    assert fresh.engine.policy.loaded_trunk._held is None
+    await pushed(fresh)
+    assert fresh.engine.policy.loaded_trunk._held is not None
+
+
 async def test_a_refused_push_of_full_weights_keeps_what_adapters_change(fresh, readings):
     state = await fresh.tensors()
     canary = {"prompts": ["x"], "actions": ["push left", "push right"], "log_probs": [[-0.1, -2.35]]}
