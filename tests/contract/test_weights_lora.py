@@ -2,6 +2,7 @@
 
 import copy
 import json
+import threading
 
 import pytest
 import pytest_asyncio
@@ -10,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 
 from hintwise.digests import sha256_of
-from service import loaded_trunk
+from service import loaded_trunk, weight_download
 from service.loaded_trunk import load_language_model
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -194,20 +195,19 @@ async def test_a_misfit_is_refused_by_name(unharmed, misfit):
 
 
 @pytest.mark.parametrize(
-    "layer",
+    ("layer", "num_inputs", "num_outputs"),
     [
-        "trunk.transformer.h.9.attn.c_attn",  # there is no such layer
-        "trunk.transformer.h.0.ln_1",  # it has no matrix
-        "trunk.transformer.wte",  # nor a product
-        "trunk.lm_head",  # it shares its memory with the embedding
-        "value_head",  # it travels whole
-        "",
+        ("trunk.transformer.h.9.attn.c_attn", 64, 192),  # there is no such layer
+        ("trunk.transformer.h.0.ln_1", 64, 64),  # it has no matrix
+        ("trunk.transformer.wte", 1024, 64),  # nor a product
+        ("trunk.lm_head", 64, 1024),  # it shares its memory with the embedding
+        ("value_head", 64, 1),  # it travels whole
+        ("", 2, 2),
     ],
 )
-async def test_a_layer_that_takes_no_adapter_is_named(unharmed, layer):
-    names = {f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"}
-    more = {name: torch.zeros(2, 2) for name in names}
-    assert set(await refused(unharmed, await adapter(unharmed) | more)) == names
+async def test_a_layer_that_takes_no_adapter_is_named(unharmed, layer, num_inputs, num_outputs):
+    more = {f"{layer}.lora_A.weight": torch.zeros(2, num_inputs), f"{layer}.lora_B.weight": torch.zeros(num_outputs, 2)}
+    assert set(await refused(unharmed, await adapter(unharmed) | more)) == more.keys()
 
 
 async def test_a_file_without_an_adapter_is_refused(unharmed):
@@ -349,6 +349,26 @@ async def test_a_restart_serves_the_adapter_and_the_next_one(start):
         await pushed(service, seed=5)
         await service.http.post("/weights/rollback", json={"policy_version": 3})
         assert await answers(service) == told
+
+
+async def test_what_serves_does_not_depend_on_the_kept_file(fresh):
+    data, _ = await pushed(fresh)
+    told = await answers(fresh)
+    with fresh.engine.store.path_of(2).open("r+b") as file:
+        file.write(bytes(len(data)))
+    fresh.engine.policy.digest = "another"  # what was answered before is not looked up
+    assert await answers(fresh) == told
+
+
+async def test_a_download_that_takes_too_long_to_make_is_504(fresh, monkeypatch):
+    await pushed(fresh)
+    release = threading.Event()
+    monkeypatch.setattr(weight_download, "whole_file", lambda path, runner: release.wait(60))
+    try:
+        refusal = await fresh.refused("/weights/2", status=504, method="GET", headers={"x-request-timeout-ms": "50"})
+    finally:
+        release.set()
+    assert "X-Request-Timeout-Ms" in refusal.detail
 
 
 async def test_a_download_of_a_version_that_is_gone_is_404(fresh):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
+from benchmarks import lora_push
 from hintwise import Client
 from hintwise.digests import sha256_of
 from hintwise.errors import WeightsRejected
@@ -198,6 +199,15 @@ def test_another_base_is_refused_before_anything_is_pushed(make, client, another
         make(**LORA, model=str(another_base), begin=False).restore(saved)
     assert client.info().policy.sha256 in str(raised.value)
     assert client.weights().policy_version == before
+
+
+def test_the_benchmark_counts_what_both_kinds_of_push_cost(client):
+    told = lora_push.measure(client, "embedded", rank=1, rounds=2)
+    assert told["whole"]["bytes"] > 10 * told["adapters"]["bytes"]
+    assert told["ratio"]["bytes"] == round(told["whole"]["bytes"] / told["adapters"]["bytes"], 1)
+    assert told["adapters"]["bytes"] == told["first_after_whole"]["bytes"]
+    assert all(told[kind]["push_s"]["median"] > 0 for kind in ("whole", "first_after_whole", "adapters"))
+    assert client.weights().policy_version > 6
 
 
 def test_named_layers_get_adapters(make):
