@@ -74,7 +74,7 @@ class WholeWeights:
         apply(self._policy, state)
 
     def dump(self, metadata: Mapping[str, str]) -> bytes:
-        return dump(self._policy, {lora.FORMAT_KEY: "full", **metadata})
+        return dump(self._policy, {**metadata, lora.FORMAT_KEY: "full"})
 
 
 class AdapterWeights:
@@ -112,7 +112,7 @@ class AdapterWeights:
         load_adapter(self._policy, load(data))
 
     def dump(self, metadata: Mapping[str, str]) -> bytes:
-        return b"".join(parts(adapter_state(self._policy), {**self._metadata, **metadata}))
+        return b"".join(parts(adapter_state(self._policy), {**metadata, **self._metadata}))
 
     def _begin_from_whole(self, data: bytes) -> None:
         """Takes the heads of weights whose trunk is the base model's.
