@@ -12,7 +12,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY hintwise hintwise
 COPY service service
 COPY worker worker
-RUN /opt/venv/bin/pip install --constraint constraints.txt '.[gguf,service,worker]'
+RUN /opt/venv/bin/pip install --constraint constraints.txt '.[gguf,lora,service,worker]'
 
 FROM python:3.11-slim AS runtime
 # The root file system may be read-only: what is written goes to /tmp, or to a volume below /var/lib/hintwise.

@@ -159,8 +159,9 @@ class Wire:
             raise
         return parsed(response, WeightsInfo)
 
-    def download_weights(self, policy_version: int) -> Call[bytes]:
-        response = yield from self._exchange(self._patience(), "GET", f"/weights/{policy_version}")
+    def download_weights(self, policy_version: int, *, as_pushed: bool) -> Call[bytes]:
+        form = "?format=pushed" if as_pushed else ""  # not sent for nothing: an older service knows no forms
+        response = yield from self._exchange(self._patience(), "GET", f"/weights/{policy_version}{form}")
         return response.content
 
     def is_ready(self) -> Call[bool]:

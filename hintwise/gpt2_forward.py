@@ -5,7 +5,8 @@
     the prefix                   once for all rows: its keys and values stand before each row's own
 
 The weights stay transformers' own modules, so that loading, saving and generating are its
-business; this reads their parameters. Works with and without gradients.
+business; this reads their parameters, and those of the low-rank adapters that peft may have put
+there before. Works with and without gradients.
 
 Source: Radford et al. 2019, Language models are unsupervised multitask learners; transformers' GPT2Model.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,15 +40,43 @@ Behind: TypeAlias = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 """A layer's number, its new keys and values -> all keys and values that its queries look at."""
 
 
+class _LowRank(NamedTuple):
+    """What an adapter adds to a projection: x -> scale * B A x."""
+
+    down: Tensor  # A, (r, in)
+    up: Tensor  # B, (out, r)
+    scale: float
+
+
+class _Projection(NamedTuple):
+    weight: Tensor  # (in, out)
+    bias: Tensor
+    adapter: _LowRank | None
+
+    def columns(self, start: int, stop: int | None = None) -> _Projection:
+        """Returns the part that gives the outputs from `start` to `stop`."""
+        adapter = self.adapter and self.adapter._replace(up=self.adapter.up[start:stop])
+        return _Projection(self.weight[:, start:stop], self.bias[start:stop], adapter)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Returns (..., out) of (..., in)."""
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        projected = torch.addmm(self.bias, flat, self.weight)
+        if self.adapter is not None:
+            down, up, scale = self.adapter
+            projected = torch.addmm(projected, flat @ down.t(), up.t(), alpha=scale)
+        return projected.view(*hidden.shape[:-1], -1)
+
+
 class _Layer(NamedTuple):
-    """The parameters of one layer; matrices are (in, out)."""
+    """The parameters of one layer."""
 
     norm_1: tuple[Tensor, Tensor]
-    query_key_value: tuple[Tensor, Tensor]
-    project: tuple[Tensor, Tensor]
+    query_key_value: _Projection
+    project: _Projection
     norm_2: tuple[Tensor, Tensor]
-    widen: tuple[Tensor, Tensor]
-    narrow: tuple[Tensor, Tensor]
+    widen: _Projection
+    narrow: _Projection
 
 
 class GPT2Forward:
@@ -75,7 +104,7 @@ class GPT2Forward:
         if self._token_embedding.device.type != "cpu":
             return None
         layer = self._layers[0]
-        widest = max(layer.query_key_value[1].nbytes, layer.widen[1].nbytes)  # a bias holds a number a column
+        widest = max(layer.query_key_value.bias.nbytes, layer.widen.bias.nbytes)  # a bias holds a number a column
         return max(1, MAX_CPU_BYTES // widest)
 
     @staticmethod
@@ -125,10 +154,9 @@ class GPT2Forward:
         first = torch.arange(0, num_rows * num_columns, num_columns, device=hidden.device)
         places = (read_columns + first[:, None]).view(-1)
         normed = self._norm(hidden, layer.norm_1)
-        weight, bias = layer.query_key_value
-        key, value = self._split(normed, (weight[:, width:], bias[width:]))
+        key, value = self._split(normed, layer.query_key_value.columns(width))
         read = normed.view(-1, width).index_select(0, places).view(num_rows, -1, width)
-        (query,) = self._split(read, (weight[:, :width], bias[:width]))
+        (query,) = self._split(read, layer.query_key_value.columns(0, width))
         attended = _attend(query, *behind(len(self._layers) - 1, key, value), unseen)
         hidden = hidden.view(-1, width).index_select(0, places).view(num_rows, -1, width)
         return self._norm(self._add(layer, hidden, attended), self._last_norm)
@@ -140,24 +168,18 @@ class GPT2Forward:
     def _norm(self, hidden: Tensor, parameters: tuple[Tensor, Tensor]) -> Tensor:
         return functional.layer_norm(hidden, hidden.shape[-1:], *parameters, self._epsilon)
 
-    def _split(self, hidden: Tensor, parameters: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    def _split(self, hidden: Tensor, project: _Projection) -> tuple[Tensor, ...]:
         """Returns as many projections of (R, T, H) as the matrix is wide, each (R, heads, T, width of a head)."""
         num_rows, num_columns, width = hidden.shape
-        projected = _linear(hidden, parameters)
+        projected = project(hidden)
         shape = num_rows, num_columns, projected.shape[-1] // width, self._num_heads, width // self._num_heads
         return projected.view(shape).permute(2, 0, 3, 1, 4).unbind(0)
 
     def _add(self, layer: _Layer, hidden: Tensor, attended: Tensor) -> Tensor:
         """Returns the layer's output (R, T, H) from its input and its heads' (R, heads, T, width of a head)."""
-        hidden = hidden + _linear(attended.transpose(1, 2).reshape(hidden.shape), layer.project)
-        widened = self._activation(_linear(self._norm(hidden, layer.norm_2), layer.widen))
-        return hidden + _linear(widened, layer.narrow)
-
-
-def _linear(hidden: Tensor, parameters: tuple[Tensor, Tensor]) -> Tensor:
-    weight, bias = parameters
-    flat = torch.addmm(bias, hidden.reshape(-1, hidden.shape[-1]), weight)
-    return flat.view(*hidden.shape[:-1], -1)
+        hidden = hidden + layer.project(attended.transpose(1, 2).reshape(hidden.shape))
+        widened = self._activation(layer.widen(self._norm(hidden, layer.norm_2)))
+        return hidden + layer.narrow(widened)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, unseen: Tensor | None) -> Tensor:
@@ -197,9 +219,24 @@ def added_to_scores(unseen: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _parameters(block: GPT2Block) -> _Layer:
     attention, mlp = block.attn, block.mlp
-    modules = (block.ln_1, attention.c_attn, attention.c_proj, block.ln_2, mlp.c_fc, mlp.c_proj)
-    return _Layer(*(_pair(module) for module in modules))
+    return _Layer(
+        norm_1=_pair(block.ln_1),
+        query_key_value=_projection(attention.c_attn),
+        project=_projection(attention.c_proj),
+        norm_2=_pair(block.ln_2),
+        widen=_projection(mlp.c_fc),
+        narrow=_projection(mlp.c_proj),
+    )
 
 
-def _pair(module: nn.LayerNorm | Conv1D) -> tuple[Tensor, Tensor]:
+def _pair(module: nn.LayerNorm) -> tuple[Tensor, Tensor]:
     return module.weight, module.bias
+
+
+def _projection(module: Any) -> _Projection:
+    """Returns a Conv1D's parameters, or those of peft's layer around one."""
+    if isinstance(module, Conv1D):
+        return _Projection(module.weight, module.bias, None)
+    (name,) = module.active_adapters
+    adapter = _LowRank(module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name])
+    return _Projection(module.base_layer.weight, module.base_layer.bias, adapter)

@@ -127,9 +127,7 @@ def load_language_model(name: str, *, device: str = "cpu") -> LanguageModel:
         what_to_do = DAMAGED if is_gguf_file(source) else CHOICES
         raise ModelNotFound(f"model {name!r} could not be loaded: {reason} {what_to_do}") from error
     _check_complete(name, account)
-    trunk_forward: TrunkForward = (
-        GPT2Forward(cast("GPT2LMHeadModel", model)) if GPT2Forward.can_run(model) else TransformersForward(model)
-    )
+    trunk_forward = trunk_forward_of(model)
     _check_head(name, model, trunk_forward)
     return LanguageModel(
         name=name,
@@ -139,6 +137,11 @@ def load_language_model(name: str, *, device: str = "cpu") -> LanguageModel:
         tokenizer_sha256=tokenizer_sha256(tokenizer),
         trunk_forward=trunk_forward,
     )
+
+
+def trunk_forward_of(model: PreTrainedModel) -> TrunkForward:
+    """Returns how a model's hidden states are computed; it knows the modules that the model has now."""
+    return GPT2Forward(cast("GPT2LMHeadModel", model)) if GPT2Forward.can_run(model) else TransformersForward(model)
 
 
 def _load_safetensors(source: str) -> tuple[PreTrainedTokenizerBase, Any, dict[str, Any]]:

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from hintwise.action_batch import Batch, Candidates, Deciding, HeadBatch, PhraseBatch
 from hintwise.action_head import HeadActions
-from hintwise.language_model import LanguageModel
+from hintwise.language_model import LanguageModel, trunk_forward_of
 from hintwise.phrases import TokenIds
 from hintwise.tokens import TextEncoder
 from hintwise.trunk_forward import Prefix
@@ -127,6 +127,10 @@ class Policy(nn.Module):
     def max_forward_tokens(self) -> int | None:
         """Padded tokens above which several forwards are faster than one; None where none are."""
         return self._trunk_forward.max_forward_tokens
+
+    def reread_trunk(self) -> None:
+        """Has the forward look at the trunk's modules again, after some of them were replaced."""
+        self._trunk_forward = trunk_forward_of(self.trunk)
 
     def encode_prefix(self, prefix: TokenIds) -> Prefix:
         """Returns what `forward` needs of tokens that a batch leaves out; it holds for the present weights alone."""

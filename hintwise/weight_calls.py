@@ -34,7 +34,8 @@ class WeightCalls(ABC):
         swapped or not; `weights().sha256` tells.
 
         Args:
-            data: A safetensors file, with the names, shapes and dtypes of the serving weights.
+            data: A safetensors file, with the names, shapes and dtypes of the serving weights, or an adapter: see
+                `hintwise.lora`.
             if_match: The version it replaces, as `weights` told it last.
 
         Raises:
@@ -79,14 +80,19 @@ class WeightCalls(ABC):
         """
         return self._run(self._wire.rollback(policy_version, if_match=if_match))
 
-    def download_weights(self, policy_version: int) -> bytes:
+    def download_weights(self, policy_version: int, *, as_pushed: bool = False) -> bytes:
         """Returns a retained version as a safetensors file; `weights().retained_versions` lists them.
+
+        Args:
+            policy_version: One of them.
+            as_pushed: Whether a version that was pushed as an adapter comes as that file, whose digest is the
+                version's, and not as the whole weights that it stands for.
 
         Raises:
             NotRetained: The version never was, or is kept no longer.
             HintwiseError: As every call.
         """
-        return self._run(self._wire.download_weights(policy_version))
+        return self._run(self._wire.download_weights(policy_version, as_pushed=as_pushed))
 
 
 class AsyncWeightCalls(ABC):
@@ -114,6 +120,6 @@ class AsyncWeightCalls(ABC):
         """Makes a retained version answer again; see `Client.rollback`."""
         return await self._run(self._wire.rollback(policy_version, if_match=if_match))
 
-    async def download_weights(self, policy_version: int) -> bytes:
+    async def download_weights(self, policy_version: int, *, as_pushed: bool = False) -> bytes:
         """Returns a retained version as a safetensors file; see `Client.download_weights`."""
-        return await self._run(self._wire.download_weights(policy_version))
+        return await self._run(self._wire.download_weights(policy_version, as_pushed=as_pushed))

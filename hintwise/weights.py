@@ -50,12 +50,21 @@ def state_of(module: nn.Module) -> StateDict:
 def dump(module: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
     """Returns `module`'s weights as a safetensors file.
 
-    The bytes are those of `safetensors.torch.save`, which copies a model three times on the way; this does once.
+    Raises:
+        ValueError: A tensor has a dtype that is not in `DTYPES`.
+    """
+    return b"".join(parts(state_of(module), metadata))
+
+
+def parts(state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> list[bytes | memoryview]:
+    """Returns a safetensors file of named tensors in pieces: what stands before them, then each of them, not copied.
+
+    The bytes are those of `safetensors.torch.save`, which copies a model three times on the way.
 
     Raises:
         ValueError: A tensor has a dtype that is not in `DTYPES`.
     """
-    state = {name: tensor.cpu().contiguous() for name, tensor in state_of(module).items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     if strange := next((name for name, tensor in state.items() if tensor.dtype not in DTYPES), None):
         raise ValueError(f"{strange} has dtype {state[strange].dtype}; a file of weights holds {[*DTYPES.values()]}")
     order = list(DTYPES)
@@ -69,7 +78,14 @@ def dump(module: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
     told = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     told += b" " * (-len(told) % 8)
     bodies = [state[name].flatten().view(torch.uint8).numpy().data for name in names]
-    return b"".join([len(told).to_bytes(8, "little"), told, *bodies])
+    return [len(told).to_bytes(8, "little"), told, *bodies]
+
+
+def metadata_in(data: bytes) -> dict[str, str]:
+    """Returns the metadata of a whole safetensors file in memory; empty where it has none."""
+    size = int.from_bytes(data[:8], "little")
+    metadata: dict[str, str] = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
+    return metadata
 
 
 def read(path: Path) -> StateDict:

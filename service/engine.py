@@ -32,6 +32,7 @@ from service.policy_runner import PolicyRunner
 from service.scorer_plugins import installed_scorers
 from service.settings import Settings
 from service.thread_count import measured_num_threads
+from service.weight_check import serve, verify
 from service.weight_flush import Flusher
 from service.weight_store import StoreUnusable, WeightStore
 
@@ -148,9 +149,7 @@ class Engine:
             self.policy.policy_version, self.policy.digest = first.policy_version, first.sha256
             self.store.flush()
         else:
-            state = weights.read(path)
-            weights.check_fits(state, weights.state_of(self.policy.policy))
-            self.policy.swap(weights.staged(self.policy.policy, state), lambda: self.store.current)
+            serve(verify(path, self.policy), self.policy, lambda: self.store.current)
             log.info("restored weights", policy_version=self.policy.policy_version, weights_dir=str(path.parent))
         self.serving = self.store.current
         self.metrics.policy_version.set(self.policy.policy_version)

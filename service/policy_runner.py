@@ -26,6 +26,7 @@ from hintwise.trunk_forward import Prefix
 from hintwise.weights import StateDict
 from service.action_draw import Choice, draw_actions
 from service.answer_cache import AnswerCache, Scores
+from service.loaded_trunk import LoadedTrunk
 
 MAX_PREFIX_TOKENS = 4_096
 """Of all prefixes whose keys and values are kept; a service meets few tasks at a time."""
@@ -77,6 +78,7 @@ class PolicyRunner:
 
     Attributes:
         policy_version: Number of the weights in place.
+        loaded_trunk: What adapters change.
         digest: Of the weights in place; in every key of what is kept.
     """
 
@@ -91,6 +93,7 @@ class PolicyRunner:
         deduplicate: bool = True,
     ) -> None:
         self.language_model = language_model
+        self.loaded_trunk = LoadedTrunk(language_model)
         self.encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
         self.policy = Policy(language_model, alpha=alpha, beta=beta, head_actions=head_actions)
         self.policy_version = 0

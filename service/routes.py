@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from starlette.requests import ClientDisconnect
 
@@ -29,7 +29,7 @@ from hintwise.schemas import (
 from service.engine import Engine, model_info
 from service.problems import nothing_answers
 from service.request_context import CLIENT_LEFT
-from service.weight_download import KeptFile
+from service.weight_download import FORM, FORMS, kept_version
 from service.weight_swap import WeightSwap, weights_info
 
 READY_TIMEOUT_S = 5.0
@@ -91,12 +91,15 @@ async def get_weights(engine: CurrentEngine) -> WeightsInfo:
 
 @router.get("/weights/{policy_version}", response_class=Response, tags=["weights"])
 async def download_weights(
-    engine: CurrentEngine, policy_version: Annotated[str, Path(description="A retained version.")]
+    request: Request,
+    engine: CurrentEngine,
+    policy_version: Annotated[str, Path(description="A retained version.")],
+    form: Annotated[str, Query(alias="format", description=FORM, json_schema_extra={"enum": [*FORMS]})] = "full",
 ) -> Response:
     """Streams a retained version as a safetensors file."""
     if policy_version == "rollback":  # the router tries other paths before it refuses a method
         raise nothing_answers("GET", "/weights/rollback")
-    return KeptFile(engine.store.path_of(_version_number(policy_version)))
+    return await kept_version(request, engine, _version_number(policy_version), form)
 
 
 @router.put("/weights", response_model=WeightsInfo, tags=["weights"])

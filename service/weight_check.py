@@ -8,14 +8,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from hintwise import canary, weights
+from hintwise import canary, lora, weights
 from hintwise.action_batch import ScoredPrompt
 from hintwise.errors import InferenceFailed, Offence, WeightsRejected
 from hintwise.weights import StateDict
-from service.policy_runner import PolicyRunner
+from service.policy_runner import PolicyRunner, Recorded
+from service.weight_adapter import staged_adapter
 
 
 class CanaryQuestion(NamedTuple):
@@ -31,19 +33,38 @@ class Verified(NamedTuple):
     state: StateDict  # staged
     question: CanaryQuestion | None
     """To be asked of the policy once it has them; None where the sender sent no canary."""
+    base: StateDict | None
+    """What they change, where they are an adapter."""
+
+
+FORMATS = "full", lora.FORMAT
 
 
 def verify(path: Path, runner: PolicyRunner) -> Verified:
-    """Returns the weights in a file. Takes long; not for the event loop.
+    """Returns the weights in a file, those that an adapter stands for too. Takes long; not for the event loop.
 
     Raises:
         WeightsRejected: They do not fit the policy; offences name what does not.
+        Unavailable: They are an adapter, and the model that it changes can be read no more.
     """
     metadata = weights.read_metadata(path)
     _check_metadata(metadata, runner)
     state = weights.read(path)
+    if lora.is_adapter(metadata):
+        adapter = staged_adapter(state, metadata, runner)
+        return Verified(adapter.state, _question(metadata, runner), adapter.base)
     weights.check_fits(state, weights.state_of(runner.policy))
-    return Verified(weights.staged(runner.policy, state), _question(metadata, runner))
+    return Verified(weights.staged(runner.policy, state), _question(metadata, runner), None)
+
+
+def serve(verified: Verified, runner: PolicyRunner, commit: Callable[[], Recorded]) -> None:
+    """Serves verified weights from the next batch on; see `PolicyRunner.swap`. Runs on the inference thread.
+
+    Raises:
+        Exception: Whatever `commit` raises; the old weights serve on.
+    """
+    runner.swap(verified.state, commit)
+    runner.loaded_trunk.hold(verified.base)
 
 
 def check_canary(question: CanaryQuestion, runner: PolicyRunner) -> None:
@@ -81,7 +102,6 @@ def _question(metadata: dict[str, str], runner: PolicyRunner) -> CanaryQuestion 
 def _check_metadata(metadata: dict[str, str], runner: PolicyRunner) -> None:
     """Raises `WeightsRejected` when the file says that it belongs to another kind of policy."""
     wanted = {
-        "hintwise.format": "full",
         "hintwise.architecture": runner.policy.architecture,
         "hintwise.tokenizer_sha256": runner.language_model.tokenizer_sha256,
     }
@@ -90,5 +110,7 @@ def _check_metadata(metadata: dict[str, str], runner: PolicyRunner) -> None:
         for name, value in wanted.items()
         if name in metadata and metadata[name] != value
     ]
+    if (sent := metadata.get(lora.FORMAT_KEY, "full")) not in FORMATS:
+        offences.append(Offence(lora.FORMAT_KEY, f"says {sent}, but this service takes {' and '.join(FORMATS)}"))
     if offences:
         raise WeightsRejected("the weights were made for another policy", errors=offences)

@@ -26,7 +26,7 @@ from hintwise.errors import DeadlineExceeded, HintwiseError, Offence, VersionCon
 from hintwise.schemas import RollbackRequest, WeightsInfo, WeightsPath
 from service.bodies import deadline_of, read_json
 from service.engine import Engine
-from service.weight_check import Verified, check_canary, verify
+from service.weight_check import Verified, check_canary, serve, verify
 from service.weight_path import chunks_of, open_allowed
 from service.weight_record import Version
 from service.weight_store import sha256_of_file
@@ -58,6 +58,7 @@ class WeightSwap:
             VersionConflict: If-Match names another version than the one that serves.
             InvalidRequest: A header is malformed or missing, or the path is not allowed.
             WeightsRejected: The weights do not fit; the old version serves on.
+            Unavailable: They are an adapter, and the model that it changes can be read no more.
             TooLarge: They are larger than any that could fit.
             DeadlineExceeded: Time ran out before they served; the old version serves on.
         """
@@ -154,7 +155,7 @@ class WeightSwap:
             engine.serving = record()
             return engine.serving
 
-        engine.policy.swap(verified.state, commit)
+        serve(verified, engine.policy, commit)
         engine.metrics.policy_version.set(engine.policy.policy_version)
 
     def _count_push(self, duration_s: float) -> None:

@@ -19,6 +19,7 @@ from worker.algorithms.hyperparameters import (
     SARSAHyperparameters,
     defaults_of,
 )
+from worker.lora_settings import LoraSettings
 from worker.seeds import FIRST_EVALUATION_SEED, FIRST_VALIDATION_SEED, NUM_TRAINING_SEEDS
 
 POSITIONAL = {"positional": True}
@@ -33,6 +34,7 @@ CHANGEABLE = frozenset(
         "model",  # the checkpoint's own architecture and tokenizer are compared instead
         "readout",  # so is its own
         "device",
+        "gradient_accumulation",
         "num_threads",
         "env_workers",
         "env_timeout_s",
@@ -136,7 +138,13 @@ class RunSettings(BaseModel):
 
 
 class TrainConfig(
-    RunSettings, ServiceSettings, PPOHyperparameters, A2CHyperparameters, DQNHyperparameters, SARSAHyperparameters
+    RunSettings,
+    ServiceSettings,
+    LoraSettings,
+    PPOHyperparameters,
+    A2CHyperparameters,
+    DQNHyperparameters,
+    SARSAHyperparameters,
 ):
     """Trains a policy: environments and gradients here, every action from the service."""
 

@@ -12,14 +12,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from safetensors.torch import load
-
 from hintwise.canary import METADATA_KEY, canary_of
 from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION
 from hintwise.tokens import TextEncoder
-from hintwise.weights import apply, check_fits, dump, state_of
 from worker.algorithms.algorithm import Metrics
 from worker.algorithms.build import build_algorithm
 from worker.buffers import Episode, Rollout, mean
@@ -33,6 +30,7 @@ from worker.seeds import minibatch_generator
 from worker.served_policy import ServedPolicy
 from worker.stopwatch import PARTS, Part
 from worker.text_env import EpisodeSnapshot
+from worker.trained_weights import trained_weights
 from worker.update_report import UpdateReport
 
 NUM_RECENT_EPISODES = 100
@@ -67,6 +65,7 @@ class Learner:
         self.architecture = self.policy.architecture
         self.tokenizer_sha256 = language_model.tokenizer_sha256
         served.check_fits(architecture=self.architecture, tokenizer_sha256=self.tokenizer_sha256)
+        self.weights = trained_weights(self.policy, language_model, config, config.seed)
         encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
         self.generator = minibatch_generator(config.seed)
         self.algorithm = build_algorithm(config, self.policy, encoder, self.generator)
@@ -96,9 +95,12 @@ class Learner:
 
     def begin(self) -> None:
         """Starts from the weights that the service serves now."""
-        self._load(self.served.fetch())
+        self.weights.fetch(self.served)
+        self._scale_untrained()
+        if self.config.lora_rank:  # what the service serves is no file of this run's
+            self.served.hold(self.weights.dump(self._metadata()))
         if self.policy.has_action_values != self._served_action_values:
-            self.served.hold(dump(self.policy, self._metadata()))
+            self.served.hold(self.weights.dump(self._metadata()))
             self.served.push()
         self._note_episodes()
         self._note_boundary()
@@ -112,7 +114,8 @@ class Learner:
         """
         state = checkpoint.state
         self._check_same_run(state)
-        self._load(checkpoint.policy)
+        self.weights.load(checkpoint.policy)
+        self._scale_untrained()
         restore_optimizer(self.algorithm.optimizer, self.policy, checkpoint.optimizer)
         self.algorithm.restore(checkpoint.algorithm)
         self.generator.bit_generator.state = state.generator
@@ -176,10 +179,7 @@ class Learner:
     def close(self) -> None:
         self.envs.close()
 
-    def _load(self, data: bytes) -> None:
-        state = load(data)
-        check_fits(state, state_of(self.policy))
-        apply(self.policy, state)
+    def _scale_untrained(self) -> None:
         self._served_action_values = self.policy.has_action_values
         if bool(self.algorithm.q_scale) != self._served_action_values:
             self.policy.q_scale.fill_(self.algorithm.q_scale)
@@ -195,14 +195,10 @@ class Learner:
         actions = [rollout.action_phrases[i] for i in spread]
         if canary := canary_of(self.policy, self.algorithm.encoder, prompts, actions):
             metadata[METADATA_KEY] = canary
-        return dump(self.policy, metadata)
+        return self.weights.dump(metadata)
 
     def _metadata(self) -> dict[str, str]:
-        return {
-            "hintwise.format": "full",
-            "hintwise.architecture": self.architecture,
-            "hintwise.tokenizer_sha256": self.tokenizer_sha256,
-        }
+        return {"hintwise.architecture": self.architecture, "hintwise.tokenizer_sha256": self.tokenizer_sha256}
 
     def _count(self, rollout: Rollout) -> None:
         self.step += self.config.batch_size

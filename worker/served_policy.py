@@ -103,10 +103,27 @@ class ServedPolicy:
                 "start it with the --head-actions or --head-env-id of this environment"
             )
 
-    def fetch(self) -> bytes:
-        """Returns the weights that answer now, and adopts them as ours."""
+    def check_base(self, base_sha256: str) -> None:
+        """Raises unless the service loaded the model that adapters of this worker change.
+
+        Raises:
+            ServiceMismatch: Naming both digests.
+        """
+        theirs = self.info.policy.sha256
+        if theirs != base_sha256:
+            raise ServiceMismatch(
+                f"adapters change one model, and the service loaded another ({theirs} there, {base_sha256} here); "
+                "give both the same --model"
+            )
+
+    def fetch(self, *, as_pushed: bool = False) -> bytes:
+        """Returns the weights that answer now, and adopts them as ours.
+
+        Args:
+            as_pushed: Whether an adapter comes as one, and not as the whole weights that it stands for.
+        """
         served = self._client.weights()
-        self.hold(self._client.download_weights(served.policy_version))
+        self.hold(self._client.download_weights(served.policy_version, as_pushed=as_pushed))
         self._adopt(served)
         return self.data
 

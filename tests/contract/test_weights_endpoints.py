@@ -346,7 +346,7 @@ async def test_another_content_type_is_415(unharmed, content_type):
     [
         ("hintwise.tokenizer_sha256", "0" * 64),
         ("hintwise.architecture", "gpt2 12x768 vocabulary 50257"),
-        ("hintwise.format", "lora"),
+        ("hintwise.format", "int8"),
     ],
 )
 async def test_metadata_that_does_not_fit_is_refused_by_name(unharmed, name, value):

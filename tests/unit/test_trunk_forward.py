@@ -30,6 +30,16 @@ def gpt2(**changes):
     return randomised(GPT2LMHeadModel(GPT2Config(**config)))
 
 
+def with_adapters(model):
+    """Every kind of layer has one, and each of them says something."""
+    peft = pytest.importorskip("peft", reason="needs the extra `lora`")
+    targets = ["c_attn", "c_proj", "c_fc"]
+    peft.inject_adapter_in_model(
+        peft.LoraConfig(r=3, lora_alpha=5, target_modules=targets, fan_in_fan_out=True, init_lora_weights=False), model
+    )
+    return model.eval()
+
+
 def llama():
     config = LlamaConfig(**SHAPE, num_attention_heads=2, num_key_value_heads=1, **TOKENS)
     return randomised(LlamaForCausalLM(config))
@@ -45,6 +55,7 @@ MODELS = {
     "gpt2": (gpt2, GPT2Forward),
     "gpt2 of one layer": (lambda: gpt2(n_layer=1), GPT2Forward),
     "gpt2 with relu": (lambda: gpt2(activation_function="relu", layer_norm_epsilon=1e-3), GPT2Forward),
+    "gpt2 with adapters": (lambda: with_adapters(gpt2()), GPT2Forward),
     "gpt2 as transformers runs it": (gpt2, TransformersForward),
     "llama": (llama, TransformersForward),
     "mistral": (mistral, TransformersForward),
@@ -107,8 +118,9 @@ def test_gpt2_with_a_variation_runs_as_transformers_wrote_it(name):
 
 
 @pytest.mark.parametrize("prefix", [(), (3, 4, 5)])
-def test_gradients_are_those_of_transformers(prefix):
-    model = gpt2()
+@pytest.mark.parametrize("make", [gpt2, lambda: with_adapters(gpt2())], ids=["whole", "adapters"])
+def test_gradients_are_those_of_transformers(prefix, make):
+    model = make()
     forward, listed = GPT2Forward(model), PhraseSet.of([(1, 2), (7, 8)])
     prompts = [(9, 9, 1), (8,), (7, 6, 5, 4)]
     rows = lay_out([prefix + prompt for prompt in prompts], [*listed.trees] * 3, prefix_length=len(prefix))
@@ -116,12 +128,13 @@ def test_gradients_are_those_of_transformers(prefix):
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(3, 3, 16, generator=generator)
     (forward.hidden_states(rows, encoded) * weights).sum().backward()
-    ours = {name: parameter.grad.clone() for name, parameter in model.transformer.named_parameters()}
+    learning = {name: p for name, p in model.transformer.named_parameters() if p.requires_grad}
+    ours = {name: parameter.grad.clone() for name, parameter in learning.items()}
     model.zero_grad()
     for b, prompt in enumerate(prompts):
         for beginning, place in beginnings(listed):
             (expected(model, [*prefix, *prompt, *beginning]) * weights[b, place]).sum().backward()
-    for name, parameter in model.transformer.named_parameters():
+    for name, parameter in learning.items():
         torch.testing.assert_close(ours[name], parameter.grad, atol=1e-5, rtol=1e-4, msg=name)
 
 

@@ -105,6 +105,9 @@ class PPOHyperparameters(EpochHyperparameters, ActorCriticHyperparameters):
     target_kl: Positive | None = Field(
         None, description="Ends an update once its KL estimate passes 1.5 times this, in nats; none: never."
     )
+    gradient_accumulation: int = Field(
+        1, ge=1, description="Parts that a minibatch's gradient is computed in, one after another: less memory."
+    )
 
 
 class A2CHyperparameters(ActorCriticHyperparameters):

@@ -19,19 +19,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from hintwise.action_batch import ScoredPrompt
 from hintwise.policy import Policy
 from hintwise.scoring import score
 from hintwise.tokens import TextEncoder
+from worker.algorithms.accumulation import accumulate
 from worker.algorithms.algorithm import (
     NOTHING,
     VALUE,
     AlgorithmState,
     Behaviour,
     Worth,
-    descend,
     entropy,
     flat,
     scored_prompts,
@@ -135,14 +135,34 @@ class PPO:
         target_kl = self.hyperparameters.target_kl
         num_minibatches = max(1, round(len(fresh) / self.hyperparameters.minibatch_size))
         for chosen in np.array_split(self.generator.permutation(fresh), num_minibatches):
-            loss, measured = self._loss(experience, chosen)
+            measured = self._accumulate(experience, chosen)
             steps.append(measured)
             if target_kl is not None and measured["approx_kl"] > 1.5 * target_kl:
                 return False
-            measured["grad_norm"] = descend(loss, self.policy, self.optimizer, self.hyperparameters.max_grad_norm)
+            measured["grad_norm"] = self._descend()
         return True
 
-    def _loss(self, experience: Experience, chosen: NDArray[np.int64]) -> tuple[Tensor, dict[str, float]]:
+    def _accumulate(self, experience: Experience, chosen: NDArray[np.int64]) -> dict[str, float]:
+        """Leaves the gradient of a minibatch's loss at the parameters; returns what was measured."""
+        advantages = _normalised(experience.advantages[torch.from_numpy(chosen).to(experience.advantages.device)])
+        self.optimizer.zero_grad()
+        return accumulate(
+            lambda part: self._loss(experience, chosen[part], advantages[part]),
+            len(chosen),
+            self.hyperparameters.gradient_accumulation,
+            largest=frozenset({"ratio_error"}),
+        )
+
+    def _loss(
+        self, experience: Experience, chosen: NDArray[np.int64], advantages: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Returns the mean loss of chosen transitions, and numbers about it.
+
+        Args:
+            experience: Of the rollout.
+            chosen: A minibatch, or a part of one.
+            advantages: Of the chosen, normalised within their minibatch.
+        """
         hyper = self.hyperparameters
         index = torch.from_numpy(chosen).to(experience.actions.device)
         output = score(self.policy, [experience.prompts[i] for i in chosen], only_log_probs=True)
@@ -150,7 +170,6 @@ class PPO:
         log_ratio = new - experience.log_probs[index]
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - hyper.clip_coef, 1 + hyper.clip_coef)
-        advantages = _normalised(experience.advantages[index])
         policy_loss = -torch.min(ratio * advantages, clipped * advantages).mean()
         value_loss = ((output.values - experience.returns[index]) / self.policy.value_scale).square().mean()
         mean_entropy = entropy(output.log_probs).mean()
@@ -165,6 +184,12 @@ class PPO:
                 "ratio_error": (ratio - 1).abs().max().item(),
             }
         return loss, measured
+
+    def _descend(self) -> float:
+        """Takes one gradient step and returns the gradient's norm before clipping."""
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.hyperparameters.max_grad_norm)
+        self.optimizer.step()
+        return norm.item()
 
     def _encode(self, rollout: Rollout, advantages: NDArray[np.float64]) -> Experience:
         device = self.policy.device

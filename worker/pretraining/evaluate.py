@@ -35,7 +35,7 @@ UNSEEN_HINTS = HintBook(["twist left", "twist right"], [" to swing the tip up"])
 """Of Acrobot, which is not in the corpus."""
 FIRST_MEASURED_SEED = FIRST_EVALUATION_SEED + 100_000
 FIRST_OBEYED_SEED = FIRST_EVALUATION_SEED + 110_000
-"""Nobody has looked at these seeds while the model that ships was made; at some from 900,000 and from 970,000 they have."""
+"""Nobody looked at these seeds while the model that ships was made; at some from 900,000 and from 970,000 they did."""
 MAX_STATES = 400
 """Of a world, that are measured."""
 Row = dict[str, Any]

@@ -1,9 +1,8 @@
 """`Reserved for later, refused today`."""
 
 import pytest
-from safetensors.torch import save
 
-from hintwise.errors import InvalidRequest, WeightsRejected
+from hintwise.errors import InvalidRequest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -26,12 +25,3 @@ async def test_images(client, env_id):
         with pytest.raises(InvalidRequest) as raised:
             await call(["x", image], ACTIONS, env_id=env_id)
         assert [offence.field for offence in raised.value.errors] == ["observations[1]"]
-
-
-async def test_lora(service, client):
-    """`lora` weights"""
-    with pytest.raises(WeightsRejected) as raised:
-        await client.put_weights(save(await service.tensors(), metadata={"hintwise.format": "lora"}), if_match=1)
-    assert [offence.field for offence in raised.value.errors] == ["hintwise.format"]
-    assert "lora" in str(raised.value)
-    assert (await client.weights()).policy_version == 1

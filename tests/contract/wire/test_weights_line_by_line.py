@@ -120,6 +120,26 @@ async def test_a_path_that_the_operator_allowed_needs_no_digest(start, calling, 
         assert (await client.weights()).policy_version == 2
 
 
+async def test_lora_weights_serve_as_what_they_stand_for(fresh, calling):
+    """`hintwise.format` (`full`; `lora`): the last of what was reserved; a download is whole, or the file as pushed"""
+    layer, generator = "trunk.transformer.h.1.mlp.c_proj", torch.Generator().manual_seed(1)
+    async with calling(fresh) as client:
+        whole, base = load(await client.download_weights(1)), (await client.info()).policy.sha256
+        num_inputs, num_outputs = whole[f"{layer}.weight"].shape
+        down, up = torch.randn(2, num_inputs, generator=generator), torch.randn(num_outputs, 2, generator=generator)
+        heads = {name: tensor for name, tensor in whole.items() if not name.startswith("trunk.")}
+        told = {"hintwise.format": "lora", "hintwise.base_sha256": base, "hintwise.lora_alpha": "0.5"}
+        data = save({**heads, f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, metadata=told)
+        info = await client.put_weights(data, if_match=1)
+        assert (info.policy_version, info.sha256) == (2, sha256_of(data))
+        assert await client.download_weights(2, as_pushed=True) == data
+        changed = {n: t for n, t in load(await client.download_weights(2)).items() if not torch.equal(t, whole[n])}
+        assert changed.keys() == {f"{layer}.weight"}
+        wanted = whole[f"{layer}.weight"] + 0.5 / 2 * (up @ down).T
+        torch.testing.assert_close(changed[f"{layer}.weight"], wanted, rtol=1e-5, atol=1e-6)
+        assert (await client.act(["x"], ACTIONS)).policy_version == 2
+
+
 async def test_metadata_that_is_absent_is_not_missed(fresh, calling):
     """Optional safetensors metadata, checked when present"""
     async with calling(fresh) as client:

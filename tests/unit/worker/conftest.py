@@ -137,7 +137,7 @@ class InProcessService:
             durable=True,
         )
 
-    def download_weights(self, policy_version):
+    def download_weights(self, policy_version, *, as_pushed=False):
         return self.served[policy_version]
 
     def put_weights(self, data, *, if_match):

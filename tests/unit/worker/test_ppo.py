@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hintwise.action_batch import collate
+from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.algorithms.ppo import PPO
@@ -175,7 +176,7 @@ def test_the_clip_range_bounds_the_gain_but_never_the_loss(policy, encoder, rati
     rollout.log_probs -= math.log(ratio)
     ppo = make_ppo(policy, encoder)
     experience = ppo._encode(rollout, np.array([[1.0, -1.0]]))
-    _, measured = ppo._loss(experience, np.array([0, 1]))
+    measured = ppo._accumulate(experience, np.array([0, 1]))
     advantage = 1 / math.sqrt(2)  # 1 and -1, divided by their standard deviation
     assert measured["policy_loss"] == pytest.approx(-advantage * (gained - lost) / 2, rel=1e-4)
 
@@ -184,7 +185,9 @@ def test_every_transition_is_used_once_an_epoch(policy, encoder, monkeypatch):
     seen = []
     ppo = make_ppo(policy, encoder)
     loss = ppo._loss
-    monkeypatch.setattr(ppo, "_loss", lambda experience, chosen: seen.append(chosen) or loss(experience, chosen))
+    monkeypatch.setattr(
+        ppo, "_loss", lambda experience, chosen, advantages: seen.append(chosen) or loss(experience, chosen, advantages)
+    )
     ppo.update(play(policy, encoder), learning_rate=1e-3)
     for epoch in range(4):
         assert sorted(np.concatenate(seen[4 * epoch : 4 * epoch + 4])) == list(range(128))
@@ -195,3 +198,55 @@ def test_a_lone_transition_is_learnt_from_without_nan(policy, encoder):
     metrics = make_ppo(policy, encoder).update(rollout, learning_rate=1e-3)
     assert math.isfinite(metrics.policy_loss)
     assert all(torch.isfinite(tensor).all() for tensor in policy.state_dict().values())
+
+
+def largest_difference(one, other):
+    return max((one[name] - tensor).abs().max().item() for name, tensor in other.items())
+
+
+def gradient_of(ppo, experience, chosen):
+    measured = ppo._accumulate(experience, chosen)
+    return {name: p.grad.clone() for name, p in ppo.policy.named_parameters() if p.grad is not None}, measured
+
+
+@pytest.mark.parametrize("num_parts", [2, 3, 32, 500])
+def test_a_minibatch_in_parts_has_the_gradient_of_the_whole(either, encoder, num_parts):
+    rollout = play(either, encoder, num_steps=4)
+    rollout.log_probs -= np.linspace(-0.4, 0.4, 32).reshape(4, 8)  # some ratios beyond the clip range
+    options = {"ent_coef": 0.02, "vf_coef": 0.7}
+    whole = make_ppo(either, encoder, **options)
+    parts = make_ppo(either, encoder, **options, gradient_accumulation=num_parts)
+    advantages = np.random.default_rng(2).normal(size=(4, 8))
+    experience, chosen = whole._encode(rollout, advantages), np.random.default_rng(3).permutation(32)[:31]
+    wanted, measured_whole = gradient_of(whole, experience, chosen)
+    found, measured = gradient_of(parts, experience, chosen)
+    assert found.keys() == wanted.keys()
+    assert largest_difference(found, wanted) <= 1e-6 * max(1.0, *(g.abs().max().item() for g in wanted.values()))
+    assert measured == pytest.approx(measured_whole, rel=1e-4, abs=1e-6)
+
+
+def test_an_update_in_parts_ends_where_the_whole_one_does(model_dir, encoder):
+    ends = []
+    for num_parts in (1, 4):
+        policy = Policy(load_language_model(str(model_dir)))
+        rollout = play(policy, encoder, num_steps=4)
+        make_ppo(policy, encoder, gradient_accumulation=num_parts).update(rollout, learning_rate=1e-3)
+        ends.append(state_of(policy))
+    assert largest_difference(*ends) < 1e-3
+
+
+def test_parts_are_as_many_and_as_equal_as_can_be(policy, encoder, monkeypatch):
+    sizes = []
+    ppo = make_ppo(policy, encoder, gradient_accumulation=3)
+    loss = ppo._loss
+    monkeypatch.setattr(ppo, "_loss", lambda *given: sizes.append(len(given[1])) or loss(*given))
+    ppo.update(play(policy, encoder, num_steps=4), learning_rate=1e-3)
+    assert sizes == [11, 11, 10] * 4
+
+
+def test_the_kl_limit_is_of_the_whole_minibatch_and_spares_the_step(policy, encoder):
+    rollout, start = play(policy, encoder, num_steps=4), state_of(policy)
+    rollout.log_probs -= 1.0
+    metrics = make_ppo(policy, encoder, target_kl=0.1, gradient_accumulation=4).update(rollout, learning_rate=1e-3)
+    assert metrics.num_minibatches == 0
+    assert largest_difference(state_of(policy), start) == 0

@@ -1,0 +1,24 @@
+"""Fixtures of tests with real processes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GPT2LMHeadModel
+
+from hintwise.language_model import EMBEDDED_DIR
+
+
+@pytest.fixture(scope="session")
+def another_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model with one number changed: the same architecture, another base of adapters."""
+    directory = tmp_path_factory.mktemp("another") / "base"
+    shutil.copytree(EMBEDDED_DIR, directory)
+    model = GPT2LMHeadModel.from_pretrained(directory)
+    with torch.no_grad():
+        model.transformer.ln_f.bias[0] += 1.0
+    model.save_pretrained(directory)
+    return directory
