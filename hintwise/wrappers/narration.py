@@ -157,6 +157,11 @@ def narrate(
         return told, False
     if isinstance(env, VectorEnv):
         space, describers = env.single_observation_space, _describers_of_vector(env, describer)
+        if is_text(space) and getattr(env.unwrapped, "shared_memory", False):
+            raise ValueError(
+                "Gymnasium's shared memory shows the texts of the very beginning for ever: "
+                "make the AsyncVectorEnv with shared_memory=False"
+            )
     else:
         space, describers = env.observation_space, [_describer_of(env, describer)]
     if is_text(space):
