@@ -245,6 +245,9 @@ class Client(WeightCalls):
     ) -> None:
         self.close()
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self  # connections cannot be copied, and need not be: one client serves many
+
     def __repr__(self) -> str:
         return f"Client({self._wire.base_url!r})"
 

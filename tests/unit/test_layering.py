@@ -9,6 +9,7 @@ FORBIDDEN = {
     "service": {"worker", "gymnasium"},
     "worker": {"service", "fastapi", "uvicorn"},
 }
+WRAPPERS = ROOT / "hintwise" / "wrappers"
 TORCH_FREE = [
     "hintwise/__init__.py",
     "hintwise/async_client.py",
@@ -24,6 +25,7 @@ TORCH_FREE = [
     "hintwise/request_body.py",
     "hintwise/schemas.py",
     "hintwise/weight_calls.py",
+    *(str(path.relative_to(ROOT)) for path in sorted(WRAPPERS.rglob("*.py"))),
     "service/batch_run.py",
     "service/batcher.py",
     "service/event_stream.py",
@@ -62,7 +64,14 @@ def test_no_forbidden_imports():
     for package, forbidden in FORBIDDEN.items():
         for path in files(package):
             roots = {name.split(".")[0] for name in imports(path)}
-            assert not roots & forbidden, f"{path} imports {roots & forbidden}"
+            allowed = {"gymnasium"} if path.is_relative_to(WRAPPERS) else set()
+            assert not roots & forbidden - allowed, f"{path} imports {roots & forbidden - allowed}"
+
+
+def test_the_library_works_without_its_wrappers_which_need_gymnasium():
+    for path in every_file():
+        if not path.is_relative_to(WRAPPERS):
+            assert not any(name.startswith("hintwise.wrappers") for name in imports(path)), path
 
 
 def test_algorithms_know_neither_http_nor_environments():

@@ -1,0 +1,140 @@
+"""The hints in force in N environments: asked for together, kept by text, held for some steps.
+
+follow(turn) ──▶ which environments are due? ──▶ kept? ──▶ one request for the rest
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeAlias
+
+from hintwise.bounded_cache import BoundedCache
+from hintwise.client import Client
+from hintwise.describers import hints_of
+from hintwise.fields import MAX_GUIDANCE_OBSERVATIONS
+from hintwise.schemas import GuidanceResponse
+from hintwise.wrappers.asking import Asker, in_parts
+from hintwise.wrappers.episodes import Turn
+from hintwise.wrappers.narration import Narration, State
+
+MAX_KEPT = 100_000
+"""Answers that are kept, by text."""
+
+GUIDANCE_ARGUMENTS = ("mode", "candidates", "max_new_tokens", "temperature", "seed")
+"""Of `Client.guidance`, what a wrapper's user may choose."""
+GREEDY: Mapping[str, Any] = {"temperature": 0.0}
+Hint: TypeAlias = str | None
+"""A piece of advice; empty where the model has none to give, None where it could not be asked."""
+
+
+class HintSource(Protocol):
+    """Where hints come from."""
+
+    def hints(self, states: Sequence[State]) -> list[Hint]:
+        """Returns a hint for each state."""
+
+
+class OneHint:
+    """The same hint for every state.
+
+    Args:
+        hint: It.
+    """
+
+    def __init__(self, hint: str) -> None:
+        self._hint = hint
+
+    def hints(self, states: Sequence[State]) -> list[Hint]:
+        return [self._hint] * len(states)
+
+
+class AskedHints:
+    """Hints of the service's guidance model. The same state has the same hint, always: what was asked once is kept.
+
+    Args:
+        asker: Asks the service.
+        narration: Of the environments; knows their task.
+        arguments: Some of `GUIDANCE_ARGUMENTS`, as `Client.guidance` takes them; without any the likeliest hint.
+
+    Raises:
+        ValueError: An argument is another.
+    """
+
+    def __init__(self, asker: Asker, narration: Narration, arguments: Mapping[str, Any] | None) -> None:
+        for name in arguments or ():
+            if name not in GUIDANCE_ARGUMENTS:
+                raise ValueError(f"guidance has {name!r}; it may have {', '.join(GUIDANCE_ARGUMENTS)}")
+        self._asker, self._task, self._arguments = asker, narration.task, {**GREEDY, **(arguments or {})}
+        if self._arguments.get("mode") == "ranked" and narration.describer is not None:
+            self._arguments.setdefault("candidates", hints_of(narration.describer))
+        self._sha256 = ""
+        self._kept: BoundedCache[State, str] = BoundedCache(MAX_KEPT)
+
+    def hints(self, states: Sequence[State]) -> list[Hint]:
+        unknown = list(dict.fromkeys(state for state in states if self._kept.get(state) is None))
+        answered: dict[State, Hint] = {state: self._kept.get(state) for state in states}
+        for few in in_parts(unknown, MAX_GUIDANCE_OBSERVATIONS):
+            answered |= zip(few, self._asked(few), strict=True)
+        return [answered[state] for state in states]
+
+    def _asked(self, states: Sequence[State]) -> Iterator[Hint]:
+        answer = self._asker.ask(partial(self._guidance, states=states))
+        if answer is None:
+            yield from [None] * len(states)
+            return
+        if answer.model_sha256 != self._sha256:  # another model: what the one before said is not its word
+            self._sha256, self._kept = answer.model_sha256, BoundedCache(MAX_KEPT)
+        for state, result in zip(states, answer.results, strict=True):
+            hint = result.hints[0]
+            yield self._kept.keep(state, "" if hint.finish_reason == "degenerate" else hint.text, 1)
+
+    def _guidance(self, client: Client, *, states: Sequence[State]) -> GuidanceResponse:
+        actions = [list(state.actions) for state in states] if all(state.actions for state in states) else None
+        # One seed for each state: a draw then depends on the state, and not on who asks beside it.
+        seeds = [int(self._arguments.get("seed", 0))] * len(states)
+        texts = [state.text for state in states]
+        return client.guidance(texts, actions, task=self._task, **{**self._arguments, "seed": seeds})
+
+
+class Advice:
+    """The hint in force in each environment.
+
+    Args:
+        source: Where hints come from.
+        narration: What the environments show; leads, this follows.
+        every: Steps that a hint is held; None: as long as the episode.
+
+    Raises:
+        ValueError: `every` is out of range.
+    """
+
+    def __init__(self, source: HintSource, narration: Narration, num_envs: int, every: int | None) -> None:
+        if every is not None and every < 1:
+            raise ValueError(f"every is {every}; it must be 1 or more steps, or None for a hint an episode")
+        self._source, self._narration, self._every = source, narration, every
+        self._ages = [0] * num_envs
+        self.hints: list[Hint] = [None] * num_envs
+        self.finals: dict[int, Hint] = {}
+        """Of what those showed last that ended in this very step, where the next episode has begun."""
+
+    def follow(self, turn: Turn) -> None:
+        """Asks for the hints that are due after a call, all in one request."""
+        due: list[tuple[int, bool]] = []  # environment, and whether its episode ended in this very step
+        self.finals = {}
+        for i in turn.moved:
+            self._ages[i] += 1
+            is_final = i in turn.finals
+            if self.hints[i] is None or (self._every and self._ages[i] % self._every == 0):
+                due.append((i, is_final))
+            elif is_final:
+                self.finals[i] = self.hints[i]
+        for i in turn.began:
+            self._ages[i] = 0
+            due.append((i, False))
+        states = [self._narration.finals[i] if is_final else self._narration.states[i] for i, is_final in due]
+        for (i, is_final), hint in zip(due, self._source.hints(states), strict=True):
+            if is_final:
+                self.finals[i] = hint
+            else:
+                self.hints[i] = hint
