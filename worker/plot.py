@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from worker.config import PlotConfig
 from worker.errors import CheckpointUnusable
-from worker.run_record import read_metrics, read_run
+from worker.run_files import read_metrics, read_run
 
 WINDOW = 20
 PICTURE = "learning_curve.png"
