@@ -13,6 +13,7 @@ HintwiseError
     ├── LocalServiceFailed        1  the service that the worker started did not come up
     ├── RunsFailed                1  some runs of a sweep failed; the others finished
     ├── SweepUnderWay             1  another sweep is at work on the same experiment
+    ├── NothingToReport           1  no run of a report has finished
     ├── NotRecorded               1  an episode cannot be filmed
     └── Interrupted         128 + n  signal n asked the worker to stop
 """
@@ -69,6 +70,10 @@ class RunsFailed(WorkerError):
 
 
 class SweepUnderWay(WorkerError):
+    pass
+
+
+class NothingToReport(WorkerError):
     pass
 
 

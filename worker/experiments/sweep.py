@@ -56,7 +56,6 @@ def sweep(config: SweepConfig, *, command: Sequence[str] = TRAIN) -> None:
         except Interrupted as error:
             detail = f"{error.detail}: {work.summary()}; the same command goes on where they stopped"
             raise Interrupted(detail, signal_number=error.exit_status - 128) from error
-    work.tell_the_end()
     for experiment in experiments:
         print(experiment.directory)  # noqa: T201 (what `report` is told)
     if work.failed:
@@ -97,9 +96,6 @@ class _Work:
         counts = {**self._ended, "running": len(self._running), "waiting": len(self._waiting)}
         return f"{len(self._runs)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count)
 
-    def tell_the_end(self) -> None:
-        _say(self.summary())
-
     def _skip_finished(self) -> None:
         """Leaves out what finished in an earlier sweep, and records what one that was killed did not."""
         finished = [run for run in self._runs if is_finished(run.run_dir)]
@@ -135,7 +131,7 @@ class _Work:
             _say(f"{run.name}: stopped and saved, {progress_of(run)}")
         else:
             self.failed.append(run)
-            _say(f"{run.name}: {outcome.status}: {outcome.detail}")
+            _say(f"{run.name}: {outcome.status}: {outcome.detail}; {self.summary()}")
 
     def _left(self) -> str:
         """Returns about how long the rest takes, should it take what the others took."""
