@@ -62,7 +62,7 @@ class RecordConfig(ServiceSettings):
     hints: bool = Field(
         False, description="Ask the guidance model for a hint at every step, and show it; the policy is not told it."
     )
-    max_steps: int = Field(500, ge=1, le=10_000, description="Ends the film there; the episode may be longer.")
+    max_steps: int = Field(500, ge=1, le=2_000, description="Ends the film there; the episode may be longer.")
     fps: float | None = Field(
         None, gt=0, le=100, allow_inf_nan=False, description="Steps shown in a second; none: what the environment says."
     )
