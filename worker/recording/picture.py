@@ -3,9 +3,9 @@
     ┌──────────────┬──────────────────────────┐
     │              │ title                    │
     │ environment  │ step, return             │
-    │              │ what the policy reads    │
     │              │ the hint                 │
     │              │ action ▇▇▇▇▇▇▇▇▇▇▇▇  93% │
+    │              │ what the policy reads    │
     └──────────────┴──────────────────────────┘
 
 Its size is the same for every moment of an episode.
@@ -46,13 +46,14 @@ class Composer:
     """Composes the pictures of one episode.
 
     Args:
-        title: What is played, and by what.
+        title: What is played.
+        subtitle: By what.
         num_actions: Of the environment; decides how much room they get.
         with_hints: Whether there is room for a hint.
     """
 
-    def __init__(self, title: str, *, num_actions: int, with_hints: bool) -> None:
-        self._title, self._with_hints = title, with_hints
+    def __init__(self, title: str, subtitle: str, *, num_actions: int, with_hints: bool) -> None:
+        self._title, self._subtitle, self._with_hints = title, subtitle, with_hints
         self._num_rows = min(num_actions, MAX_ACTIONS) + (num_actions > MAX_ACTIONS)
 
     def compose(self, moment: Moment) -> Image.Image:
@@ -66,25 +67,30 @@ class Composer:
         return picture
 
     def _panel_height(self) -> int:
-        hint = (MAX_HINT_LINES + 1) * LINE_HEIGHT + GAP if self._with_hints else 0
-        lines = 2 + MAX_TEXT_LINES + 2  # title, counts, the text under its heading, and a heading for the actions
-        return 2 * MARGIN + lines * LINE_HEIGHT + 2 * GAP + hint + self._num_rows * ROW_HEIGHT
+        lines = 3 + 1 + 1 + MAX_TEXT_LINES  # titles and counts, a heading for the actions, the text under its heading
+        return 2 * MARGIN + lines * LINE_HEIGHT + 3 * GAP + self._hint_height() + self._num_rows * ROW_HEIGHT
+
+    def _hint_height(self) -> int:
+        return (MAX_HINT_LINES + 1) * LINE_HEIGHT + GAP if self._with_hints else 0
 
     def _draw_panel(self, draw: ImageDraw.ImageDraw, moment: Moment, left: int) -> None:
         width, top = PANEL_WIDTH - 2 * MARGIN, MARGIN
         draw.text((left, top), clipped(self._title, font(TITLE_SIZE), width), INK, font(TITLE_SIZE))
         top += LINE_HEIGHT + 4
+        draw.text((left, top), clipped(self._subtitle, font(SMALL_SIZE), width), MUTED, font(SMALL_SIZE))
+        top += LINE_HEIGHT
         counts = f"step {moment.step}   return {moment.episode_return:g}"
         counts += f"   {moment.ending}" if moment.ending else ""
-        draw.text((left, top), counts, INK if moment.ending else MUTED, font(TEXT_SIZE))
+        draw.text((left, top), counts, INK, font(TEXT_SIZE))
         top += LINE_HEIGHT + GAP
-        top = _draw_lines(draw, "the policy reads", moment.text, (left, top), MAX_TEXT_LINES, INK)
-        if self._with_hints:
-            heading = "hint (the policy is not told)"
-            top = _draw_lines(draw, heading, moment.hint or "", (left, top), MAX_HINT_LINES, HINT)
+        if moment.hint is not None:
+            _draw_lines(draw, "hint (the policy is not told)", moment.hint, (left, top), MAX_HINT_LINES, HINT)
+        top += self._hint_height()
         if moment.probabilities:
             draw.text((left, top), "action probabilities", MUTED, font(SMALL_SIZE))
             self._draw_bars(draw, moment, (left, top + LINE_HEIGHT))
+        top += LINE_HEIGHT + self._num_rows * ROW_HEIGHT + GAP
+        _draw_lines(draw, "the policy reads", moment.text, (left, top), MAX_TEXT_LINES, INK)
 
     def _draw_bars(self, draw: ImageDraw.ImageDraw, moment: Moment, corner: tuple[int, int]) -> None:
         left, top = corner
@@ -160,10 +166,8 @@ def font(size: int) -> Font:
 
 def _draw_lines(
     draw: ImageDraw.ImageDraw, heading: str, text: str, corner: tuple[int, int], max_lines: int, colour: str
-) -> int:
-    """Draws a text under its heading and returns where the next thing goes, which does not depend on the text."""
+) -> None:
     left, top = corner
     draw.text((left, top), heading, MUTED, font(SMALL_SIZE))
     for index, line in enumerate(wrapped(text, font(TEXT_SIZE), PANEL_WIDTH - 2 * MARGIN, max_lines)):
         draw.text((left, top + (index + 1) * LINE_HEIGHT - 3), line, colour, font(TEXT_SIZE))
-    return top + (max_lines + 1) * LINE_HEIGHT + GAP

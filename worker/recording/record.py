@@ -65,8 +65,10 @@ def record(config: RecordConfig, *, connect: Connect = connect) -> None:
                 max_steps=config.max_steps,
                 hint_for=_asker(client, env) if config.hints else None,
             )
-            title = f"{state.config['env_id']}: {str(state.config['algorithm']).upper()}, step {state.step:,}"
-            composer = Composer(title, num_actions=env.num_actions, with_hints=config.hints)
+            played_by = f"{str(state.config['algorithm']).upper()} on {state.model}, trained for {state.step:,} steps"
+            composer = Composer(
+                str(state.config["env_id"]), played_by, num_actions=env.num_actions, with_hints=config.hints
+            )
             fps = config.fps or env.steps_per_s or DEFAULT_FPS
             write_film(out, _pictures(told, composer, fps), fps=fps)
     print(out)  # noqa: T201
