@@ -1,4 +1,4 @@
-"""`python -m worker train | evaluate | plot | describe | pretrain`; every failure by design is one line on stderr."""
+"""`python -m worker VERB`, as `HELP` lists them; every failure by design is one line on stderr."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import sys
 from collections.abc import Sequence
 
 from hintwise.errors import HintwiseError
-from worker.command_line import read_config
+from worker.command_line import nearest, read_config
 from worker.config import DescribeConfig, EvaluateConfig, PlotConfig, PretrainConfig, TrainConfig
 from worker.errors import UsageError, WorkerError
+from worker.experiment_config import RecordConfig, ReportConfig, SweepConfig
 
 PROG = "python -m worker"
+VERBS = "train", "evaluate", "plot", "describe", "sweep", "report", "record", "pretrain"
 HELP = f"""usage: {PROG} VERB [options]
 
   train     train a policy: {PROG} train --env-id CartPole-v1
   evaluate  play fresh episodes with it: {PROG} evaluate RUN_DIR
   plot      draw its learning curve: {PROG} plot RUN_DIR
   describe  show an environment as the model reads it: {PROG} describe --env-id CartPole-v1
+  sweep     train every condition of an experiment on every seed: {PROG} sweep experiments/cartpole.toml
+  report    say what runs come to, over seeds: {PROG} report runs/cartpole
+  record    film an episode, with what the policy thinks: {PROG} record RUN_DIR
   pretrain  train the language model that writes hints: {PROG} pretrain --out DIR
 
 {PROG} VERB --help lists the settings of a verb."""
@@ -68,7 +73,30 @@ def _run(verb: str, rest: Sequence[str]) -> None:
 
             run(pretrain_config)
         case _:
-            raise UsageError(f"unknown verb {verb}; choose train, evaluate, plot, describe or pretrain")
+            _run_on_many(verb, rest, prog)
+
+
+def _run_on_many(verb: str, rest: Sequence[str], prog: str) -> None:
+    """The verbs of experiments, beside those of one run."""
+    match verb:
+        case "sweep":
+            sweep_config = read_config(SweepConfig, rest, prog=prog, environ=os.environ)
+            from worker.experiments.sweep import sweep
+
+            sweep(sweep_config)
+        case "report":
+            report_config = read_config(ReportConfig, rest, prog=prog, environ=os.environ)
+            from worker.reporting.report import report
+
+            report(report_config)
+        case "record":
+            record_config = read_config(RecordConfig, rest, prog=prog, environ=os.environ)
+            from worker.recording.record import record
+
+            record(record_config)
+        case _:
+            verbs = ", ".join(VERBS)
+            raise UsageError(f"unknown verb {verb}{nearest(verb, VERBS)}; choose one of {verbs}")
 
 
 if __name__ == "__main__":

@@ -47,14 +47,14 @@ def read_config(config: type[Config], arguments: Sequence[str], *, prog: str, en
         UsageError: Something is unknown, missing or out of bounds; the message says what and where.
     """
     parser = build_parser(config, prog)
-    known, unknown = parser.parse_known_args(arguments)
+    known, unknown = parser.parse_known_intermixed_args(arguments)  # a list may stand before flags and after
     if unknown:
-        flags = [_flag(name) for name in config.model_fields]
-        raise UsageError(f"unknown argument {unknown[0]}{_nearest(unknown[0], flags)}; see {prog} --help")
+        flags = [flag(name) for name in config.model_fields]
+        raise UsageError(f"unknown argument {unknown[0]}{nearest(unknown[0], flags)}; see {prog} --help")
     flagged = vars(known)
     file = flagged.pop("config", None)
-    named = {f"{ENV_PREFIX}{name.upper()}": name for name in config.model_fields}
-    from_environ = {name: environ[variable] for variable, name in named.items() if environ.get(variable)}
+    named = {variable(name): name for name, field in config.model_fields.items() if not _is_list(field)}
+    from_environ = {name: environ[key] for key, name in named.items() if environ.get(key)}
     from_file = _read_file(file, config) if file else {}
     try:
         return config.model_validate(from_file | from_environ | flagged)
@@ -65,7 +65,7 @@ def read_config(config: type[Config], arguments: Sequence[str], *, prog: str, en
 
 def build_parser(config: type[BaseModel], prog: str) -> Parser:
     """Returns a parser with one flag per field, grouped by the class that declares it."""
-    positional = [name.upper() for name, field in config.model_fields.items() if _is_positional(field)]
+    positional = [_metavar(name, field) for name, field in config.model_fields.items() if _is_positional(field)]
     parser = Parser(
         prog=prog,
         usage=" ".join([prog, *positional, "[options]"]),
@@ -78,7 +78,7 @@ def build_parser(config: type[BaseModel], prog: str) -> Parser:
         group = parser if owner is config else parser.add_argument_group((owner.__doc__ or "").strip())
         for name in names:
             field = config.model_fields[name]
-            group.add_argument(_argument(name, field), **_options(field))
+            group.add_argument(_argument(name, field), **_options(name, field))
     parser.add_argument("--config", metavar="FILE", help="TOML file with any of these settings, by name.")
     return parser
 
@@ -98,15 +98,29 @@ def _is_positional(field: FieldInfo) -> bool:
     return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("positional"))
 
 
-def _flag(name: str) -> str:
+def _is_list(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is list
+
+
+def variable(name: str) -> str:
+    """Returns the environment variable of a setting."""
+    return f"{ENV_PREFIX}{name.upper()}"
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    return f"{name.upper().removesuffix('S')}..." if _is_list(field) else name.upper()
+
+
+def flag(name: str) -> str:
+    """Returns the flag of a setting."""
     return f"--{name.replace('_', '-')}"
 
 
 def _argument(name: str, field: FieldInfo) -> str:
-    return name if _is_positional(field) else _flag(name)
+    return name if _is_positional(field) else flag(name)
 
 
-def _options(field: FieldInfo) -> dict[str, Any]:
+def _options(name: str, field: FieldInfo) -> dict[str, Any]:
     kinds = _kinds(field.annotation)
     note = "(required)" if field.is_required() else f"(default: {_default_text(field)})"
     help_text = f"{field.description} {'' if _is_positional(field) else note}".strip().replace("%", "%%")
@@ -115,7 +129,8 @@ def _options(field: FieldInfo) -> dict[str, Any]:
     if all(isinstance(kind, str) for kind in kinds):  # what a Literal allows
         return {"metavar": "|".join(map(str, kinds)), "help": help_text}
     if _is_positional(field):
-        return {"metavar": "RUN_DIR", "nargs": "?", "help": help_text}  # it may come from the environment
+        # "?": it may come from the environment; "*": what is missing is told in our own words
+        return {"metavar": _metavar(name, field), "nargs": "*" if _is_list(field) else "?", "help": help_text}
     return {"metavar": "|".join(METAVARS.get(kind, str(kind)) for kind in kinds), "help": help_text}
 
 
@@ -146,11 +161,12 @@ def _read_file(file: str, config: type[BaseModel]) -> Values:
         raise UsageError(f"--config {file} is not TOML: {error}") from error
     for key in values:
         if key not in config.model_fields:
-            raise UsageError(f"--config {file}: unknown setting {key}{_nearest(key, config.model_fields)}")
+            raise UsageError(f"--config {file}: unknown setting {key}{nearest(key, config.model_fields)}")
     return values
 
 
-def _nearest(word: str, choices: Iterable[str]) -> str:
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Returns `; did you mean ...?` with the choice that looks most like `word`, or nothing."""
     found = difflib.get_close_matches(word, list(choices), n=1)
     return f"; did you mean {found[0]}?" if found else ""
 
@@ -158,8 +174,8 @@ def _nearest(word: str, choices: Iterable[str]) -> str:
 def _origins(flagged: Values, from_environ: Values, from_file: Values, file: str | None) -> dict[str, str]:
     """Returns where each given setting came from, in the user's own words."""
     origins = {name: f"{name} = {value!r} in {file}" for name, value in from_file.items()}
-    origins |= {name: f"{ENV_PREFIX}{name.upper()}={value}" for name, value in from_environ.items()}
-    return origins | {name: f"{_flag(name)} {value}" for name, value in flagged.items()}
+    origins |= {name: f"{variable(name)}={value}" for name, value in from_environ.items()}
+    return origins | {name: f"{flag(name)} {value}" for name, value in flagged.items()}
 
 
 def _complaints(error: ValidationError, origins: Mapping[str, str], config: type[BaseModel]) -> Iterator[str]:

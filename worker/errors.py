@@ -11,6 +11,10 @@ HintwiseError
     ├── CheckpointUnusable        1  missing, damaged, or of a run with other settings
     ├── ServiceMismatch           1  the service runs another model, tokenizer or prompt template
     ├── LocalServiceFailed        1  the service that the worker started did not come up
+    ├── RunsFailed                1  some runs of a sweep failed; the others finished
+    ├── SweepUnderWay             1  another sweep is at work on the same experiment
+    ├── NothingToReport           1  no run of a report has finished
+    ├── NotRecorded               1  an episode cannot be filmed
     └── Interrupted         128 + n  signal n asked the worker to stop
 """
 
@@ -58,6 +62,22 @@ class ServiceMismatch(WorkerError):
 
 
 class LocalServiceFailed(WorkerError):
+    pass
+
+
+class RunsFailed(WorkerError):
+    pass
+
+
+class SweepUnderWay(WorkerError):
+    pass
+
+
+class NothingToReport(WorkerError):
+    pass
+
+
+class NotRecorded(WorkerError):
     pass
 
 

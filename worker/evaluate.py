@@ -81,7 +81,7 @@ def evaluate(config: EvaluateConfig, *, connect: Connect = connect) -> None:
             head_actions=checkpoint.state.head_actions,
         )
         with service as client:
-            served = _serve(client, checkpoint.state, checkpoint.policy)
+            served = serve_checkpoint(client, checkpoint.state, checkpoint.policy)
             if config.service_url:
                 _say(f"pushed {directory} to {config.service_url} as version {served.policy_version}; it stays there")
             evaluation = play_episodes(
@@ -175,8 +175,12 @@ def _begin_next(player: _Player, waiting: Iterator[int], first_seed: int) -> boo
     return True
 
 
-def _serve(client: Client, state: RunState, policy: bytes) -> ServedPolicy:
-    """Returns the service's policy once it serves the checkpoint's weights."""
+def serve_checkpoint(client: Client, state: RunState, policy: bytes) -> ServedPolicy:
+    """Returns the service's policy once it serves the checkpoint's weights.
+
+    Raises:
+        ServiceMismatch: The service runs another model.
+    """
     served = ServedPolicy(client)
     served.check_fits(architecture=state.architecture, tokenizer_sha256=state.tokenizer_sha256)
     served.hold(policy)

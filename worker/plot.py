@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from worker.config import PlotConfig
 from worker.errors import CheckpointUnusable
-from worker.run_record import read_metrics, read_run
+from worker.run_files import read_metrics, read_run
 
 WINDOW = 20
 PICTURE = "learning_curve.png"
@@ -41,7 +41,7 @@ def draw_learning_curve(run_dir: Path) -> Path:
         raise CheckpointUnusable(f"no episode of {run_dir} has ended yet: there is nothing to draw")
     figure, axes = plt.subplots(figsize=(8, 4.5), dpi=150, layout="constrained")
     _draw_episodes(axes, episodes[:, 0], episodes[:, 1])
-    _draw_threshold(axes, run["config"]["env_id"])
+    draw_threshold(axes, run["config"]["env_id"])
     _label(axes, run)
     path = run_dir / PICTURE
     figure.savefig(path)
@@ -63,7 +63,7 @@ def _draw_episodes(axes: Any, steps: NDArray[np.float64], returns: NDArray[np.fl
     axes.plot(steps, running_mean(returns, WINDOW), color=LINE, linewidth=2, label=f"mean of the last {WINDOW}")
 
 
-def _draw_threshold(axes: Any, env_id: str) -> None:
+def draw_threshold(axes: Any, env_id: str) -> None:
     """Marks the return at which the environment's authors call it solved, where they said so."""
     try:
         threshold = gymnasium.spec(env_id.rpartition(":")[2]).reward_threshold

@@ -11,7 +11,6 @@ import json
 import math
 import shutil
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +20,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION
 from worker.config import TrainConfig
-from worker.errors import CheckpointUnusable, RunDirTaken
+from worker.errors import RunDirTaken
 from worker.learner import Learner
+from worker.run_files import METRICS, RUN, read_metrics, read_run, write_whole
 from worker.update_report import UpdateReport
 
-METRICS = "metrics.jsonl"
-RUN = "run.json"
 TENSORBOARD_DIR = "tensorboard"
 
 
@@ -42,7 +40,7 @@ class RunRecord:
         self._run_dir = config.directory
         self._learner = learner
         kept = [line for line in read_metrics(self._run_dir) if line["update"] <= learner.update]
-        _write_whole(self._run_dir / METRICS, "".join(f"{json.dumps(line)}\n" for line in kept))
+        write_whole(self._run_dir / METRICS, "".join(f"{json.dumps(line)}\n" for line in kept))
         self._metrics = (self._run_dir / METRICS).open("a")
         self._tensorboard = SummaryWriter(
             str(self._run_dir / TENSORBOARD_DIR), purge_step=learner.step + 1 if learner.update else None
@@ -99,7 +97,7 @@ class RunRecord:
             "wall_time_s": round((now - datetime.fromisoformat(self._run["started_at"])).total_seconds(), 3),
         }
         self._run |= more
-        _write_whole(self._run_dir / RUN, json.dumps(self._run, indent=2) + "\n")
+        write_whole(self._run_dir / RUN, json.dumps(self._run, indent=2) + "\n")
 
 
 def refuse_taken(run_dir: Path) -> None:
@@ -110,31 +108,6 @@ def refuse_taken(run_dir: Path) -> None:
     """
     if (run_dir / RUN).exists() or (run_dir / METRICS).exists():
         raise RunDirTaken(f"{run_dir} already holds a run; add --resume to continue it, or choose another --run-dir")
-
-
-def read_run(run_dir: Path) -> dict[str, Any]:
-    """Returns a run's run.json.
-
-    Raises:
-        CheckpointUnusable: There is no run in the directory.
-    """
-    try:
-        run: dict[str, Any] = json.loads((run_dir / RUN).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointUnusable(f"{run_dir} holds no run that can be read: {error}") from error
-    return run
-
-
-def read_metrics(run_dir: Path) -> Iterator[dict[str, Any]]:
-    """Yields the lines of metrics.jsonl; a last line that a killed run left half written is left out."""
-    path = run_dir / METRICS
-    if not path.exists():
-        return
-    for line in path.read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return
 
 
 def git_commit() -> str | None:
@@ -151,13 +124,6 @@ def git_commit() -> str | None:
 def _started_at(run_dir: Path) -> str | None:
     """Returns when an interrupted run began."""
     return str(read_run(run_dir)["started_at"]) if (run_dir / RUN).exists() else None
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Replaces a file, so that no reader ever sees half of it."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    part.replace(path)
 
 
 def _json_number(value: Any) -> Any:

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple, cast
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from hintwise.describers import Describer, describer_for
 from hintwise.describers.memory import Remembering
-from worker.errors import EnvironmentNotReplayable, EnvironmentUnsupported
+from worker.errors import EnvironmentNotReplayable, EnvironmentUnsupported, NotRecorded
 from worker.minigrid_levels import register_levels
 
 MAX_EPISODE_STEPS = 10_000
@@ -158,6 +159,30 @@ class TextEnv:
                 f"{self.env_id} does not replay: seed {snapshot.seed} and {len(snapshot.actions)} actions led to "
                 "another observation than before, so its runs cannot be resumed exactly; start a new run"
             )
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Returns what the environment looks like now, (height, width, 3); it is made with render_mode rgb_array.
+
+        Raises:
+            NotRecorded: It draws no picture, or lacks a package for it.
+        """
+        try:
+            drawn = self._env.render()
+        except (gymnasium.error.Error, NotImplementedError, ImportError) as error:
+            raise NotRecorded(f"{self.env_id} cannot be drawn: {' '.join(str(error).split())}") from error
+        if not isinstance(drawn, np.ndarray) or drawn.ndim != 3:
+            raise NotRecorded(f"{self.env_id} draws no picture: its render modes are {self._render_modes}")
+        return drawn.astype(np.uint8, copy=False)
+
+    @property
+    def steps_per_s(self) -> float | None:
+        """How many steps its authors show in a second, where they said so."""
+        fps = self._env.metadata.get("render_fps")
+        return float(fps) if fps else None
+
+    @property
+    def _render_modes(self) -> list[str]:
+        return list(self._env.metadata.get("render_modes") or [])
 
     def close(self) -> None:
         self._env.close()

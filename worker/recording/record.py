@@ -1,0 +1,107 @@
+"""Films one evaluation episode of a run's checkpoint: wiring alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from PIL import Image
+
+from hintwise.client import Client
+from worker.checkpoint import RunState, chosen_checkpoint, last_checkpoint, load_checkpoint
+from worker.connection import connect
+from worker.errors import CheckpointUnusable
+from worker.evaluate import Connect, serve_checkpoint
+from worker.experiment_config import RecordConfig
+from worker.recording.episode import Ask, Moment, moments
+from worker.recording.film import check_film, write_film
+from worker.recording.picture import Composer
+from worker.text_env import State, TextEnv
+
+FILM = "episode.gif"
+DEFAULT_FPS = 10.0
+END_S = 1.5
+"""How long the last picture stays."""
+MAX_HINT_TOKENS = 32
+
+
+def record(config: RecordConfig, *, connect: Connect = connect) -> None:
+    """Films the episode that `evaluate` plays for the same seed, and prints where the film is.
+
+    Raises:
+        CheckpointUnusable: The directory holds no whole checkpoint.
+        UsageError: The film's name has an ending that is not known.
+        NotRecorded: The environment draws no picture, or a package is missing.
+        HintwiseError: The service cannot be used.
+    """
+    out = config.out or config.run_dir / FILM
+    check_film(out)
+    directory = chosen_checkpoint(config.run_dir) or last_checkpoint(config.run_dir)
+    if directory is None:
+        raise CheckpointUnusable(f"{config.run_dir} holds no checkpoint; `train` writes them")
+    checkpoint = load_checkpoint(directory)
+    state = checkpoint.state
+    settings = config.model_copy(update={"model": config.model or state.model})
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn in memory; there may be no display
+    with tempfile.TemporaryDirectory(prefix="hintwise-record-") as scratch, closing(_drawn_env(state)) as env:
+        service = connect(
+            settings,
+            weights_dir=Path(scratch) / "weights",
+            log_path=Path(scratch) / "service.log",
+            say=_say,
+            on_wait=lambda reason, waited_s: _say(f"waiting for {waited_s:.0f} s: {reason}"),
+            head_actions=state.head_actions,
+        )
+        with service as client:
+            told = moments(
+                env,
+                serve_checkpoint(client, state, checkpoint.policy),
+                seed=config.seed,
+                mode="greedy" if config.greedy else "sample",
+                max_steps=config.max_steps,
+                hint_for=_asker(client, env) if config.hints else None,
+            )
+            played_by = f"{str(state.config['algorithm']).upper()} on {state.model}, trained for {state.step:,} steps"
+            composer = Composer(
+                str(state.config["env_id"]), played_by, num_actions=env.num_actions, with_hints=config.hints
+            )
+            fps = config.fps or env.steps_per_s or DEFAULT_FPS
+            write_film(out, _pictures(told, composer, fps), fps=fps)
+    print(out)  # noqa: T201
+
+
+def _pictures(told: Iterator[Moment], composer: Composer, fps: float) -> Iterator[Image.Image]:
+    """Yields the pictures; the last one stays."""
+    for moment in told:
+        picture = composer.compose(moment)
+        yield picture
+        if moment.ending is not None:
+            _say(f"{moment.step} steps, return {moment.episode_return:g}: {moment.ending}")
+            for _ in range(round(END_S * fps)):
+                yield picture
+
+
+def _drawn_env(state: RunState) -> TextEnv:
+    """Returns the run's environment, drawing pictures."""
+    kwargs = {**state.env_kwargs, "render_mode": "rgb_array"}
+    return TextEnv(str(state.config["env_id"]), kwargs, state.memory)
+
+
+def _asker(client: Client, env: TextEnv) -> Ask:
+    """Returns what asks the guidance model about a state, for its likeliest hint."""
+
+    def ask(state: State) -> str:
+        answer = client.guidance(
+            [state.text], list(state.actions), task=env.task, temperature=0.0, max_new_tokens=MAX_HINT_TOKENS
+        )
+        return answer.results[0].hints[0].text
+
+    return ask
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201
