@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.algorithms.algorithm import Behaviour
 from worker.errors import WorkerError
 from worker.evaluate import Mode
 from worker.seeds import evaluation_action_seed
@@ -52,7 +53,8 @@ def moments(
     state, ending = env.reset(seed), None
     while ending is None:
         before = env.length, env.episode_return
-        asked = served.ask([state], task=env.task, mode=mode, seed=[evaluation_action_seed(seed, env.length)])
+        action_seed = [evaluation_action_seed(seed, env.length)]
+        asked = served.ask([state], Behaviour(mode), task=env.task, seed=action_seed)
         if asked.stale:
             raise WorkerError("other weights than those to be filmed keep answering; use a service of its own")
         answer = asked.results[0]
