@@ -90,7 +90,8 @@ def test_runs_that_are_missing_or_unfinished_are_named(tmp_path, capsys):
 
 def test_no_finished_run_is_no_report(tmp_path):
     directory = leave_experiment(tmp_path / "e", {"a": [1]}, status="running")
-    with pytest.raises(NothingToReport, match=r"none of 1 runs has finished: .*seed-1: unfinished: running after 1,000"):
+    told = r"none of 1 runs has finished: .*seed-1: unfinished: running after 1,000"
+    with pytest.raises(NothingToReport, match=told):
         find_runs([directory])
 
 
