@@ -87,7 +87,7 @@ def test_total_steps_shortens_the_run():
     assert train(HINTWISE_TOTAL_STEPS="4096").total_steps == 4096
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", later("a2c"), later("dqn"), later("sarsa")])
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "dqn", "sarsa"])
 def test_algorithms(algorithm):
     """[--algorithm ppo|a2c|dqn|sarsa]"""
     assert train("--algorithm", algorithm).algorithm == algorithm
