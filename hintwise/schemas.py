@@ -98,8 +98,8 @@ class ActResult(Answer):
     label: str
     log_prob: float = Field(description="Natural log-probability of `action` under the distribution that chose it.")
     log_probs: list[float] = Field(description="log_softmax(scores) over the legal actions, temperature 1.")
-    scores: list[float]
-    value: float = Field(description="The critic's estimate of the discounted return from here.")
+    scores: list[float] = Field(description="Of the legal actions; their values Q where the policy has action values.")
+    value: float = Field(description="Estimate of the discounted return from here: the critic's, or the largest Q.")
     num_prompt_tokens: int
 
 
