@@ -40,12 +40,12 @@ class Hyperparameters(BaseModel):
         json_schema_extra=by_algorithm(a2c=16, dqn=32, sarsa=32),
     )
     learning_rate: Positive = Field(
-        1e-3, description="Step size of the optimizer at the start.", json_schema_extra=by_algorithm(a2c=7e-4)
+        1e-3, description="Step size of the optimizer at the start.", json_schema_extra=by_algorithm(a2c=7e-4, dqn=2e-3)
     )
     anneal_lr: bool = Field(
         True,
         description="Let the learning rate fall linearly to nearly 0 over the run.",
-        json_schema_extra=by_algorithm(dqn=False),
+        json_schema_extra=by_algorithm(dqn=False, sarsa=False),
     )
     gamma: float = Field(0.99, ge=0, lt=1, description="Discount per step.")
     max_grad_norm: Positive = Field(
@@ -71,7 +71,7 @@ class MinibatchHyperparameters(Hyperparameters):
     """Minibatches, of PPO, DQN and SARSA"""
 
     minibatch_size: int = Field(
-        128, ge=1, description="Transitions in one gradient step.", json_schema_extra=by_algorithm(dqn=64)
+        128, ge=1, description="Transitions in one gradient step.", json_schema_extra=by_algorithm(dqn=64, sarsa=64)
     )
 
 
@@ -82,7 +82,7 @@ class EpochHyperparameters(MinibatchHyperparameters):
         6,
         ge=1,
         description="Passes over the transitions of one update.",
-        json_schema_extra=by_algorithm(sarsa=4),
+        json_schema_extra=by_algorithm(sarsa=8),
     )
 
 
@@ -120,7 +120,7 @@ class QHyperparameters(MinibatchHyperparameters):
     q_scale: Positive | None = Field(
         None,
         description="Return that one unit of difference between the scores of two actions stands for, at the start; "
-        "none: a tenth of the value scale.",
+        "none: a fiftieth of the value scale.",
     )
     exploration: Literal["epsilon", "softmax"] = Field(
         "epsilon",
@@ -132,13 +132,15 @@ class QHyperparameters(MinibatchHyperparameters):
     start_temperature: Positive = Field(10.0, description="Of `softmax` at the start, in units of return.")
     end_temperature: Positive = Field(0.1, description="Of `softmax` after `exploration_fraction`.")
     exploration_fraction: Share = Field(
-        0.2, description="Share of the run over which exploration falls linearly from its start to its end."
+        0.2,
+        description="Share of the run over which exploration falls linearly from its start to its end.",
+        json_schema_extra=by_algorithm(sarsa=0.5),
     )
 
     @property
     def initial_q_scale(self) -> float:
-        """A tenth of the value scale: actions of one state differ by less than states do."""
-        return self.q_scale or 0.1 * self.initial_value_scale
+        """A fiftieth of the value scale: the actions of one state differ by far less than states do."""
+        return self.q_scale or 0.02 * self.initial_value_scale
 
 
 class DQNHyperparameters(QHyperparameters):
@@ -148,7 +150,7 @@ class DQNHyperparameters(QHyperparameters):
     learning_starts: int = Field(1_000, ge=0, description="Transitions to have seen before the first gradient step.")
     gradient_steps: int = Field(64, ge=1, description="Gradient steps of one update.")
     target_network_frequency: int = Field(
-        128, ge=1, description="Gradient steps between two updates of the target network."
+        64, ge=1, description="Gradient steps between two updates of the target network."
     )
     tau: float = Field(1.0, gt=0, le=1, description="Share of itself that the target network then gives up.")
     double_q: bool = Field(True, description="Let the policy choose the action whose value the target network tells.")
@@ -158,7 +160,7 @@ class SARSAHyperparameters(QHyperparameters, EpochHyperparameters):
     """SARSA"""
 
     sarsa_lambda: Share = Field(
-        0.9, description="Decay of the traces: 0 is one-step SARSA, 1 the whole return of the rollout."
+        0.3, description="Decay of the traces: 0 is one-step SARSA, 1 the whole return of the rollout."
     )
 
 
