@@ -105,9 +105,7 @@ def test_flags_of_evaluate():
     assert (str(config.run_dir), config.episodes, config.seed, config.greedy) == ("runs/x", 100, 900_123, True)
 
 
-@pytest.mark.parametrize(
-    "verb", ["train", "evaluate", "plot", "describe", "pretrain", *map(later, ("sweep", "report"))]
-)
+@pytest.mark.parametrize("verb", ["train", "evaluate", "plot", "describe", "pretrain", "sweep", "report", "record"])
 def test_verbs(verb, capsys):
     """python -m worker train | evaluate | plot | describe | pretrain | sweep | report"""
     with pytest.raises(SystemExit) as ended:

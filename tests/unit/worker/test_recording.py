@@ -117,9 +117,8 @@ def test_an_mp4_has_every_picture(tmp_path):
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
     pictures = [Image.new("RGB", (64, 48), (value, 0, 0)) for value in range(0, 250, 10)]
     write_film(tmp_path / "it.mp4", pictures, fps=10)
-    reader = imageio_ffmpeg.read_frames(str(tmp_path / "it.mp4"))
-    assert next(reader)["size"] == (64, 48)
-    assert len(list(reader)) == len(pictures)
+    num_pictures, seconds = imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "it.mp4"))
+    assert (num_pictures, seconds) == (len(pictures), pytest.approx(len(pictures) / 10))
 
 
 def test_a_film_that_fails_leaves_the_one_before(tmp_path):
