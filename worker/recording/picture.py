@@ -13,7 +13,9 @@ Its size is the same for every moment of an episode.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 
 import matplotlib
@@ -153,9 +155,8 @@ def clipped(text: str, letters: Font, width: int) -> str:
     """Returns a text that is at most `width` pixels long."""
     if letters.getlength(text) <= width:
         return text
-    while text and letters.getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text.rstrip()}…"
+    kept = bisect_right(range(len(text)), width, key=lambda n: ceil(letters.getlength(f"{text[:n]}…"))) - 1
+    return f"{text[: max(0, kept)].rstrip()}…"
 
 
 @lru_cache
