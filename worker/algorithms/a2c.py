@@ -1,10 +1,11 @@
 """Advantage actor-critic: loss and update.
 
-    L = -A log pi(a|s)  + vf_coef * ((V - R) / value_scale)^2  - ent_coef * H[pi(.|s)]
+    L = -A / value_scale * log pi(a|s) + vf_coef * ((V - R) / value_scale)^2  - ent_coef * H[pi(.|s)]
 
 One gradient step over the whole rollout, then it is thrown away: the policy that learns is the one that acted.
-The advantages are generalized ones, which with gae_lambda 1 are the n-step returns of the paper. As in PPO, the
-value loss is taken in units of `value_scale`, and stale transitions take part in the advantages but not in the loss.
+The advantages are generalized ones, which with gae_lambda 1 are the n-step returns of the paper. Both terms are taken
+in units of `value_scale`, so that one `vf_coef` and one `ent_coef` fit returns of any size. Stale transitions take part
+in the advantages but not in the loss.
 
 Source: Mnih et al. 2016, Asynchronous methods for deep reinforcement learning, section 4; its synchronous form.
 """

@@ -95,6 +95,11 @@ def descend(loss: Tensor, policy: Policy, optimizer: torch.optim.Optimizer, max_
     """Takes one gradient step and returns the gradient's norm before clipping."""
     optimizer.zero_grad()
     loss.backward()
+    return take_step(policy, optimizer, max_grad_norm)
+
+
+def take_step(policy: Policy, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> float:
+    """Takes a step along the gradient at the parameters and returns its norm before clipping."""
     norm = nn.utils.clip_grad_norm_(policy.parameters(), max_grad_norm)
     optimizer.step()
     return norm.item()

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from hintwise.action_batch import ScoredPrompt
 from hintwise.policy import Policy
@@ -36,6 +36,7 @@ from worker.algorithms.algorithm import (
     flat,
     scored_prompts,
     set_learning_rate,
+    take_step,
 )
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.buffers import Rollout, explained_variance, mean
@@ -139,7 +140,7 @@ class PPO:
             steps.append(measured)
             if target_kl is not None and measured["approx_kl"] > 1.5 * target_kl:
                 return False
-            measured["grad_norm"] = self._descend()
+            measured["grad_norm"] = take_step(self.policy, self.optimizer, self.hyperparameters.max_grad_norm)
         return True
 
     def _accumulate(self, experience: Experience, chosen: NDArray[np.int64]) -> dict[str, float]:
@@ -184,12 +185,6 @@ class PPO:
                 "ratio_error": (ratio - 1).abs().max().item(),
             }
         return loss, measured
-
-    def _descend(self) -> float:
-        """Takes one gradient step and returns the gradient's norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.hyperparameters.max_grad_norm)
-        self.optimizer.step()
-        return norm.item()
 
     def _encode(self, rollout: Rollout, advantages: NDArray[np.float64]) -> Experience:
         device = self.policy.device
