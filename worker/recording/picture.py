@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from worker.recording.episode import Moment
 
-FRAME_HEIGHT, MAX_FRAME_WIDTH = 400, 560
+FRAME_HEIGHT, MAX_FRAME_WIDTH = 480, 560
 PANEL_WIDTH, MARGIN = 400, 20
 TITLE_SIZE, TEXT_SIZE, SMALL_SIZE = 18, 15, 12
 LINE_HEIGHT, GAP = 20, 10
@@ -50,12 +50,13 @@ class Composer:
     Args:
         title: What is played.
         subtitle: By what.
+        odds: What the bars stand for.
         num_actions: Of the environment; decides how much room they get.
         with_hints: Whether there is room for a hint.
     """
 
-    def __init__(self, title: str, subtitle: str, *, num_actions: int, with_hints: bool) -> None:
-        self._title, self._subtitle, self._with_hints = title, subtitle, with_hints
+    def __init__(self, title: str, subtitle: str, odds: str, *, num_actions: int, with_hints: bool) -> None:
+        self._title, self._subtitle, self._odds, self._with_hints = title, subtitle, odds, with_hints
         self._num_rows = min(num_actions, MAX_ACTIONS) + (num_actions > MAX_ACTIONS)
 
     def compose(self, moment: Moment) -> Image.Image:
@@ -65,7 +66,9 @@ class Composer:
         height += height % 2  # video codecs want even numbers
         picture = Image.new("RGB", (frame.width + PANEL_WIDTH, height), PAPER)
         picture.paste(frame, (0, (height - frame.height) // 2))
-        self._draw_panel(ImageDraw.Draw(picture), moment, frame.width + MARGIN)
+        draw = ImageDraw.Draw(picture)
+        draw.line((frame.width, 0, frame.width, height), RAIL)  # many a frame is as white as the panel
+        self._draw_panel(draw, moment, frame.width + MARGIN)
         return picture
 
     def _panel_height(self) -> int:
@@ -89,7 +92,7 @@ class Composer:
             _draw_lines(draw, "hint (the policy is not told)", moment.hint, (left, top), MAX_HINT_LINES, HINT)
         top += self._hint_height()
         if moment.probabilities:
-            draw.text((left, top), "action probabilities", MUTED, font(SMALL_SIZE))
+            draw.text((left, top), self._odds, MUTED, font(SMALL_SIZE))
             self._draw_bars(draw, moment, (left, top + LINE_HEIGHT))
         top += LINE_HEIGHT + self._num_rows * ROW_HEIGHT + GAP
         _draw_lines(draw, "the policy reads", moment.text, (left, top), MAX_TEXT_LINES, INK)
@@ -130,8 +133,10 @@ def fitted(frame: NDArray[np.uint8]) -> Image.Image:
     """Returns an environment's picture as large as there is room for; small ones keep their square pixels."""
     image = Image.fromarray(frame)
     scale = min(FRAME_HEIGHT / image.height, MAX_FRAME_WIDTH / image.width)
+    square = scale >= 2
+    scale = int(scale) if square else scale  # by 2.5 some lines of a grid would be wider than others
     width, height = round(image.width * scale), round(image.height * scale)
-    pixels = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
+    pixels = Image.Resampling.NEAREST if square else Image.Resampling.LANCZOS
     return image.resize((width + width % 2, height), pixels)
 
 

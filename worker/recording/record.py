@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from hintwise.client import Client
+from worker.algorithms.hyperparameters import HYPERPARAMETERS, Algorithm, QHyperparameters
 from worker.checkpoint import RunState, chosen_checkpoint, last_checkpoint, load_checkpoint
 from worker.connection import connect
 from worker.errors import CheckpointUnusable
@@ -27,6 +28,8 @@ DEFAULT_FPS = 10.0
 END_S = 1.5
 """How long the last picture stays."""
 MAX_HINT_TOKENS = 32
+PROBABILITIES, SOFTMAX_OF_VALUES = "action probabilities", "softmax of the action values"
+"""What the bars stand for; DQN and SARSA do not act by them, but they show how far apart their values are."""
 
 
 def record(config: RecordConfig, *, connect: Connect = connect) -> None:
@@ -65,13 +68,18 @@ def record(config: RecordConfig, *, connect: Connect = connect) -> None:
                 max_steps=config.max_steps,
                 hint_for=_asker(client, env) if config.hints else None,
             )
-            played_by = f"{str(state.config['algorithm']).upper()} on {state.model}, trained for {state.step:,} steps"
-            composer = Composer(
-                str(state.config["env_id"]), played_by, num_actions=env.num_actions, with_hints=config.hints
-            )
             fps = config.fps or env.steps_per_s or DEFAULT_FPS
+            composer = _composer(state, env.num_actions, config.hints)
             write_film(out, _pictures(told, composer, fps), fps=fps)
     print(out)  # noqa: T201
+
+
+def _composer(state: RunState, num_actions: int, with_hints: bool) -> Composer:
+    """Returns what composes the pictures, and says by whom the episode is played."""
+    algorithm: Algorithm = state.config["algorithm"]
+    played_by = f"{algorithm.upper()} on {state.model}, trained for {state.step:,} steps"
+    odds = SOFTMAX_OF_VALUES if issubclass(HYPERPARAMETERS[algorithm], QHyperparameters) else PROBABILITIES
+    return Composer(str(state.config["env_id"]), played_by, odds, num_actions=num_actions, with_hints=with_hints)
 
 
 def _pictures(told: Iterator[Moment], composer: Composer, fps: float) -> Iterator[Image.Image]:

@@ -112,12 +112,12 @@ def _interval(score: Score | None) -> str:
 def _spread(score: Score | None) -> str:
     if score is None:
         return "-"
-    return _number(score.mean) + ("" if score.std is None else f" ± {_number(score.std)}")
+    return _number(score.mean) + ("" if score.std is None else f" ± {_number(score.std, like=score.mean)}")
 
 
-def _number(value: float) -> str:
-    """Returns a return or a rate with as many digits as say something."""
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+def _number(value: float, like: float | None = None) -> str:
+    """Returns a return or a rate with as many digits as say something, of it or of what it goes with."""
+    return f"{value:.3f}" if abs(value if like is None else like) < 10 else f"{value:.1f}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

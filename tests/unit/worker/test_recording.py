@@ -15,7 +15,17 @@ from worker.evaluate import evaluate
 from worker.experiment_config import RecordConfig
 from worker.recording.episode import Moment
 from worker.recording.film import check_film, write_film
-from worker.recording.picture import MAX_ACTIONS, Composer, clipped, fitted, font, rows, wrapped
+from worker.recording.picture import (
+    FRAME_HEIGHT,
+    MAX_ACTIONS,
+    MAX_FRAME_WIDTH,
+    Composer,
+    clipped,
+    fitted,
+    font,
+    rows,
+    wrapped,
+)
 from worker.recording.record import record
 from worker.text_env import TextEnv
 from worker.train import train
@@ -30,8 +40,7 @@ def connect(service):
     return connected
 
 
-@pytest.fixture
-def run_dir(tmp_path, model_dir, connect):
+def trained(run_dir, model_dir, connect, **settings):
     """A run of one update."""
     config = TrainConfig(
         env_id="CartPole-v1",
@@ -42,10 +51,16 @@ def run_dir(tmp_path, model_dir, connect):
         update_epochs=1,
         env_workers=0,
         model=str(model_dir),
-        run_dir=tmp_path / "run",
+        run_dir=run_dir,
+        **settings,
     )
     train(config, connect=connect)
     return config.directory
+
+
+@pytest.fixture
+def run_dir(tmp_path, model_dir, connect):
+    return trained(tmp_path / "run", model_dir, connect)
 
 
 def test_the_film_shows_the_episode_that_evaluate_plays(run_dir, connect, capsys):
@@ -62,6 +77,15 @@ def test_the_film_shows_the_episode_that_evaluate_plays(run_dir, connect, capsys
             film.seek(film.n_frames - 1)
             assert film.info["duration"] == 1_600  # it stays
     assert not list(run_dir.glob(".episode*"))
+
+
+def test_bars_of_action_values_are_called_so(tmp_path, run_dir, model_dir, connect, monkeypatch):
+    headings = []
+    monkeypatch.setattr("worker.recording.record.write_film", lambda *_, **__: None)
+    monkeypatch.setattr("worker.recording.record.Composer", lambda title, by, odds, **_: headings.append(odds))
+    for directory in (run_dir, trained(tmp_path / "sarsa", model_dir, connect, algorithm="sarsa")):
+        record(RecordConfig(run_dir=directory), connect=connect)
+    assert headings == ["action probabilities", "softmax of the action values"]
 
 
 def test_a_long_episode_is_cut(run_dir, connect, tmp_path, capsys):
@@ -162,7 +186,7 @@ def moment(probabilities, action=None, text="a state", hint=None, frame=(160, 16
 
 
 def composed(*moments, num_actions=2, with_hints=False):
-    composer = Composer("Env-v0", "PPO", num_actions=num_actions, with_hints=with_hints)
+    composer = Composer("Env-v0", "PPO", "odds", num_actions=num_actions, with_hints=with_hints)
     return [composer.compose(each) for each in moments]
 
 
@@ -209,6 +233,14 @@ def test_texts_are_cut_with_an_ellipsis():
 @pytest.mark.parametrize("shape", [(400, 600), (160, 160), (456, 536), (20, 500), (500, 20), (1, 1)])
 def test_frames_fit(shape):
     frame = fitted(np.zeros((*shape, 3), np.uint8))
-    assert 0 < frame.height <= 400
-    assert 0 < frame.width <= 560
+    assert 0 < frame.height <= FRAME_HEIGHT
+    assert 0 < frame.width <= MAX_FRAME_WIDTH
     assert frame.width % 2 == 0
+
+
+def test_the_pixels_of_a_small_frame_stay_alike():
+    stripes = np.zeros((190, 190, 3), np.uint8)
+    stripes[:, ::2] = 255
+    row = np.asarray(fitted(stripes))[0, :, 0]
+    edges = np.flatnonzero(np.diff(row.astype(int)))
+    assert set(np.diff(edges)) == {2}

@@ -63,6 +63,13 @@ def test_one_seed_has_no_interval(tmp_path, capsys):
     assert condition["scores"]["mean_return"]["low"] is None
 
 
+def test_a_spread_has_the_digits_of_its_mean(tmp_path, capsys):
+    report(ReportConfig(run_dirs=[leave_experiment(tmp_path / "e", {"a": [499, 501], "b": [0.25, 0.75]})]))
+    told = capsys.readouterr().out
+    assert "| 500.0 ± 1.4 |" in told
+    assert "| 0.500 ± 0.354 |" in told
+
+
 def test_an_environment_without_a_threshold_has_no_success_rate(tmp_path):
     [group] = groups_of(leave_experiment(tmp_path / "e", {"a": [1, 2]}, success=None))
     assert group.scores["success_rate"] is None
