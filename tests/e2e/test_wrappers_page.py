@@ -19,4 +19,4 @@ def test_the_page_prints_what_it_shows(tmp_path):
                 assert following.language == "text", block.name
                 assert_printed_alike(printed, following.text)
                 num_shown += 1
-        assert num_shown == 3
+        assert num_shown == 5

@@ -16,6 +16,9 @@ WRAPPED = {
     "hinted in words": lambda env, client: HintObservation(DescribeObservation(env), client),
     "potential": lambda env, client: GuidanceReward(env, client, gamma=0.99),
     "alignment": lambda env, client: GuidanceReward(env, client, form="alignment", hint="push left"),
+    "all three": lambda env, client: GuidanceReward(
+        HintObservation(DescribeObservation(env), client), client, gamma=0.99
+    ),
 }
 OF_NUMBERS = ["hinted", "potential", "alignment"]
 """What stable-baselines3 can train on: it knows no Text space."""
