@@ -40,6 +40,12 @@ def flat(observation: dict[str, np.ndarray]) -> Tensor:
     return torch.tensor(np.concatenate([observation["observation"], observation["hint"]], axis=1), dtype=torch.float32)
 
 
+@torch.no_grad()
+def value_of(agent: Agent, observation: dict[str, np.ndarray]) -> float:
+    """Returns what the agent expects from one environment's observation on."""
+    return float(agent(flat({name: part[None] for name, part in observation.items()}))[1])
+
+
 def advantages_of(rewards: Tensor, values: Tensor, ended: Tensor, last: Tensor) -> Tensor:
     """Returns generalized advantages (S, N)."""
     advantages, later = torch.zeros_like(rewards), torch.zeros(rewards.shape[1])
@@ -76,9 +82,12 @@ def train(env: HintObservation, agent: Agent, num_steps: int, seed: int) -> None
             with torch.no_grad():
                 policy, values = agent(seen)
             actions = policy.sample()
-            observation, rewards, terminated, truncated, _ = env.step(actions.numpy())
-            ended = torch.tensor(terminated | truncated, dtype=torch.float32)  # a time limit too, as in CleanRL
-            rows.append([seen, actions, policy.log_prob(actions), torch.tensor(rewards).float(), values, ended])
+            observation, given, terminated, truncated, infos = env.step(actions.numpy())
+            rewards = torch.tensor(given).float()
+            for i in np.flatnonzero(truncated & ~terminated):  # a time limit is no end: what would follow still counts
+                rewards[i] += GAMMA * value_of(agent, infos["final_obs"][i])
+            ended = torch.tensor(terminated | truncated, dtype=torch.float32)
+            rows.append([seen, actions, policy.log_prob(actions), rewards, values, ended])
             seen = flat(observation)
         states, actions, log_probs, rewards, values, ended = (torch.stack(part) for part in zip(*rows, strict=True))
         with torch.no_grad():
