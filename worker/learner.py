@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+import torch
+
 from hintwise.canary import METADATA_KEY, canary_of
 from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
@@ -78,7 +80,6 @@ class Learner:
         self.num_episodes = 0
         self.recent: deque[Episode] = deque(maxlen=NUM_RECENT_EPISODES)
         self.num_stale_transitions = 0
-        self._served_action_values = False
         self.spent_s: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
         self._snapshot: tuple[list[EpisodeSnapshot], list[int]] = ([], [])
         self._boundary: RunState | None = None
@@ -96,11 +97,10 @@ class Learner:
     def begin(self) -> None:
         """Starts from the weights that the service serves now."""
         self.weights.fetch(self.served)
-        self._scale_untrained()
-        if self.config.lora_rank:  # what the service serves is no file of this run's
+        answers_change = self._scale_untrained()
+        if self.config.lora_rank or answers_change:  # what the service serves is no file of this run's
             self.served.hold(self.weights.dump(self._metadata()))
-        if self.policy.has_action_values != self._served_action_values:
-            self.served.hold(self.weights.dump(self._metadata()))
+        if answers_change:
             self.served.push()
         self._note_episodes()
         self._note_boundary()
@@ -179,13 +179,22 @@ class Learner:
     def close(self) -> None:
         self.envs.close()
 
-    def _scale_untrained(self) -> None:
-        self._served_action_values = self.policy.has_action_values
-        if bool(self.algorithm.q_scale) != self._served_action_values:
-            self.policy.q_scale.fill_(self.algorithm.q_scale)
-        untrained = not (self.policy.value_head.weight.any() or self.policy.value_head.bias.any())
-        if untrained:  # it answers 0 under every scale, so that choosing one changes no answer
-            self.policy.value_scale.fill_(self.config.initial_value_scale)
+    def _scale_untrained(self) -> bool:
+        """Makes the scores what the algorithm takes them for, and scales an untrained value head.
+
+        Returns:
+            Whether the policy answers otherwise than before.
+        """
+        algorithm, head, scale = self.algorithm, self.policy.value_head, self.config.initial_value_scale
+        takes_scores_anew = bool(algorithm.q_scale) != self.policy.has_action_values
+        if takes_scores_anew:
+            self.policy.q_scale.fill_(algorithm.q_scale)
+        if head.weight.any() or head.bias.any():
+            return takes_scores_anew
+        self.policy.value_scale.fill_(scale)  # an untrained head answers 0 under every scale
+        with torch.no_grad():
+            head.bias.fill_(algorithm.initial_value / scale)
+        return takes_scores_anew or bool(algorithm.initial_value)
 
     def _dump(self, rollout: Rollout) -> bytes:
         """Returns the policy with a canary, so that a service whose numbers differ refuses it."""

@@ -66,6 +66,7 @@ class A2C:
     """
 
     q_scale = 0.0
+    initial_value = 0.0
     worth: Worth | None = VALUE
 
     def __init__(

@@ -65,6 +65,8 @@ class Algorithm(Protocol):
     encoder: TextEncoder
     q_scale: float
     """What the policy is to have: 0 where its scores are log-probabilities, more where they are action values."""
+    initial_value: float
+    """What an untrained value head is to answer, in units of return."""
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

@@ -1,14 +1,14 @@
 """Deep Q-learning: replay, a target network, double Q; loss and update.
 
-    target = r + gamma * Q_target(s', argmax_a' Q(s', a'))      double_q; else max_a' Q_target(s', a')
-                                                                0 in place of Q behind a terminal state
+    target = r_0 + ... + gamma^(n-1) r_(n-1) + gamma^n Q_target(s', argmax_a' Q(s', a'))
+                                                double_q; else max_a' Q_target(s', a'); 0 behind a terminal state
     L      = huber((Q(s, a) - target) / value_scale)
 
-a' are the legal actions of s'. A time limit bootstraps from the state it cut off. Transitions of other weights take
-part: it does not matter who chose an action.
+s' is n steps behind s, and a' are its legal actions. A time limit bootstraps from the state it cut off. Transitions of
+other weights take part: with one step it does not matter who chose an action, with more it matters little.
 
 Source: Mnih et al. 2015, Human-level control through deep reinforcement learning; van Hasselt et al. 2016, Deep
-reinforcement learning with double Q-learning, eq. 4.
+reinforcement learning with double Q-learning, eq. 4; Hessel et al. 2018, Rainbow, for more steps than one.
 """
 
 from __future__ import annotations
@@ -55,10 +55,17 @@ class DQN:
         self.hyperparameters = hyperparameters
         self.generator = generator
         self.q_scale = hyperparameters.initial_q_scale
+        self.initial_value = hyperparameters.initial_value
         self.optimizer = torch.optim.Adam(
             policy.parameters(), lr=hyperparameters.learning_rate, eps=ADAM_EPSILON, fused=True
         )
-        self.replay = ReplayBuffer(hyperparameters.buffer_size, policy, encoder)
+        self.replay = ReplayBuffer(
+            hyperparameters.buffer_size,
+            policy,
+            encoder,
+            n_step=hyperparameters.n_step,
+            gamma=hyperparameters.gamma,
+        )
         self.target: Policy | None = None
         self._num_gradient_steps = 0
         self._progress = 0.0
@@ -124,7 +131,8 @@ class DQN:
             if self.hyperparameters.double_q:
                 chooser = score(self.policy, sample.next_prompts, only_log_probs=True).scores
             best = values.gather(1, chooser.argmax(1, keepdim=True)).squeeze(1).cpu()
-            targets[torch.from_numpy(sample.goes_on)] += self.hyperparameters.gamma * best
+            discounts = torch.from_numpy(self.hyperparameters.gamma ** sample.steps[sample.goes_on]).float()
+            targets[torch.from_numpy(sample.goes_on)] += discounts * best
         return targets.to(self.policy.device)
 
     @torch.no_grad()

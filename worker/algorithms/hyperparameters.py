@@ -122,6 +122,12 @@ class QHyperparameters(MinibatchHyperparameters):
         description="Return that one unit of difference between the scores of two actions stands for, at the start; "
         "none: a fiftieth of the value scale.",
     )
+    initial_value: float = Field(
+        0.0,
+        allow_inf_nan=False,
+        description="What every action is thought to be worth at the start, in units of return. More than any really is: "
+        "what was not tried looks better than what was, which finds rewards that chance hardly ever meets.",
+    )
     exploration: Literal["epsilon", "softmax"] = Field(
         "epsilon",
         description="How actions are explored: `epsilon` takes a uniform one with that chance, `softmax` draws from "
@@ -148,6 +154,9 @@ class DQNHyperparameters(QHyperparameters):
 
     buffer_size: int = Field(100_000, ge=1, description="Transitions that are remembered; the oldest go first.")
     learning_starts: int = Field(1_000, ge=0, description="Transitions to have seen before the first gradient step.")
+    n_step: int = Field(
+        1, ge=1, description="Rewards that a target sums before it bootstraps; fewer where the rollout or episode ends."
+    )
     gradient_steps: int = Field(64, ge=1, description="Gradient steps of one update.")
     target_network_frequency: int = Field(
         64, ge=1, description="Gradient steps between two updates of the target network."

@@ -83,6 +83,7 @@ class PPO:
     """
 
     q_scale = 0.0
+    initial_value = 0.0
     worth: Worth | None = VALUE
 
     def __init__(

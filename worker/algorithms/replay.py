@@ -1,6 +1,7 @@
-"""Transitions that are remembered, each state once however often it was met.
+"""Transitions of up to n steps that are remembered, each state once however often it was met.
 
 transition   state ──▶ entry 7      next ──▶ entry 12, or none behind a terminal state
+             reward: r_t + gamma * r_{t+1} + ...             steps: how many rewards that are
 entry 7      prompt, legal actions, both encoded          forgotten with the last transition that has it
 """
 
@@ -18,10 +19,17 @@ from hintwise.action_batch import ScoredPrompt
 from hintwise.policy import Policy
 from hintwise.tokens import TextEncoder
 from worker.algorithms.algorithm import AlgorithmState
-from worker.buffers import Rollout, SeenState
+from worker.buffers import Flags, Floats, Rollout, SeenState
 
 NO_STATE = -1
-COLUMNS = {"states": np.int64, "actions": np.int64, "rewards": np.float64, "nexts": np.int64, "versions": np.int64}
+COLUMNS = {
+    "states": np.int64,
+    "actions": np.int64,
+    "rewards": np.float64,
+    "steps": np.int64,
+    "nexts": np.int64,
+    "versions": np.int64,
+}
 
 
 class Sample(NamedTuple):
@@ -29,7 +37,8 @@ class Sample(NamedTuple):
 
     prompts: list[ScoredPrompt]
     actions: NDArray[np.int64]  # (B,) index among the legal ones
-    rewards: NDArray[np.float64]  # (B,)
+    rewards: NDArray[np.float64]  # (B,) sum of the discounted rewards of its steps
+    steps: NDArray[np.int64]  # (B,)
     next_prompts: list[ScoredPrompt]  # of those that did not end
     goes_on: NDArray[np.int64]  # which of the B have one, in the same order
 
@@ -41,10 +50,15 @@ class ReplayBuffer:
         capacity: The oldest is overwritten.
         policy: Says how actions are read.
         encoder: Encodes each state once.
+        n_step: Steps of a transition; it has fewer where the rollout or an episode ends.
+        gamma: Discount per step.
     """
 
-    def __init__(self, capacity: int, policy: Policy, encoder: TextEncoder) -> None:
+    def __init__(
+        self, capacity: int, policy: Policy, encoder: TextEncoder, *, n_step: int = 1, gamma: float = 1.0
+    ) -> None:
         self.capacity = capacity
+        self._n_step, self._gamma = n_step, gamma
         self._policy = policy
         self._encoder = encoder
         self.num_seen = 0
@@ -64,11 +78,15 @@ class ReplayBuffer:
         numbers = self._numbers([*seen, *rollout.last_states, *rollout.final_states.values()])
         num_steps, num_envs = rollout.actions.shape
         finals = dict(zip(rollout.final_states, numbers[len(seen) + num_envs :], strict=True))
+        ended = rollout.terminated | rollout.truncated
+        rewards, steps = n_step_rewards(rollout.rewards, ended, n_step=self._n_step, gamma=self._gamma)
         for i in range(num_steps * num_envs):
             s, n = divmod(i, num_envs)
-            following = NO_STATE if rollout.terminated[s, n] else finals.get(i, numbers[i + num_envs])
-            values = numbers[i], rollout.actions[s, n], rollout.rewards[s, n], following, rollout.policy_versions[s, n]
-            self._put(values)
+            last = i + (steps[s, n] - 1) * num_envs
+            terminal = rollout.terminated.flat[last]
+            following = NO_STATE if terminal else finals.get(last, numbers[last + num_envs])
+            version = rollout.policy_versions[s, n]
+            self._put((numbers[i], rollout.actions[s, n], rewards[s, n], steps[s, n], following, version))
         self._forget_unused()
 
     def sample(self, count: int, generator: np.random.Generator) -> Sample:
@@ -80,6 +98,7 @@ class ReplayBuffer:
             prompts=[self._entries[number][1] for number in states.tolist()],
             actions=self._columns["actions"][chosen],
             rewards=self._columns["rewards"][chosen],
+            steps=self._columns["steps"][chosen],
             next_prompts=[self._entries[number][1] for number in nexts[goes_on].tolist()],
             goes_on=goes_on,
         )
@@ -138,3 +157,24 @@ class ReplayBuffer:
         for number in [number for number, uses in self._uses.items() if not uses]:
             seen, _ = self._entries.pop(number)
             del self._number_of[seen], self._uses[number]
+
+
+def n_step_rewards(rewards: Floats, ended: Flags, *, n_step: int, gamma: float) -> tuple[Floats, NDArray[np.int64]]:
+    """Returns (S, N) sums of up to `n_step` discounted rewards, and how many each sums.
+
+    Args:
+        rewards: (S, N).
+        ended: (S, N) the episode ended at this step; no sum goes beyond it, nor beyond the last row.
+        n_step: Largest number of rewards in a sum.
+        gamma: Discount per step.
+
+    Source: Sutton 1988, Learning to predict by the methods of temporal differences.
+    """
+    sums, steps = rewards.copy(), np.ones(rewards.shape, np.int64)
+    going_on = ~ended
+    for k in range(1, min(n_step, len(rewards))):
+        going_on = going_on[:-1]
+        sums[:-k][going_on] += gamma**k * rewards[k:][going_on]
+        steps[:-k][going_on] += 1
+        going_on = going_on & ~ended[k:]
+    return sums, steps

@@ -58,6 +58,7 @@ class SARSA:
         self.hyperparameters = hyperparameters
         self.generator = generator
         self.q_scale = hyperparameters.initial_q_scale
+        self.initial_value = hyperparameters.initial_value
         self.optimizer = torch.optim.Adam(
             policy.parameters(), lr=hyperparameters.learning_rate, eps=ADAM_EPSILON, fused=True
         )

@@ -5,6 +5,8 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
+from stable_baselines3.common.buffers import NStepReplayBuffer
 
 from hintwise.policy import Policy
 from hintwise.scoring import score
@@ -14,7 +16,7 @@ from worker.algorithms.action_values import exploration, explore
 from worker.algorithms.algorithm import Behaviour, scored_prompts
 from worker.algorithms.dqn import DQN
 from worker.algorithms.hyperparameters import DQNHyperparameters, SARSAHyperparameters
-from worker.algorithms.replay import ReplayBuffer
+from worker.algorithms.replay import ReplayBuffer, n_step_rewards
 from worker.algorithms.sarsa import SARSA
 from worker.buffers import Rollout
 from worker.seeds import minibatch_generator
@@ -74,6 +76,41 @@ def test_a_transition_leads_where_its_environment_went(policy, encoder):
     assert led == expected
 
 
+def test_a_transition_of_several_steps_ends_where_its_episode_or_the_rollout_does(policy, encoder):
+    buffer = ReplayBuffer(100, policy, encoder, n_step=3, gamma=0.5)
+    buffer.add(rollout_from())
+    sample = buffer.sample(4_000, minibatch_generator(1))
+    following = dict(zip(sample.goes_on.tolist(), sample.next_prompts, strict=True))
+    found = {}
+    for i, prompt in enumerate(sample.prompts):
+        after = following.get(i)
+        led = after and encoder.tokenizer.decode(after.prompt)
+        found[encoder.tokenizer.decode(prompt.prompt)] = sample.rewards[i], sample.steps[i], led
+    assert found == {
+        seen(0)[0]: (0 + 2 / 2, 2, None),  # terminated at step 1
+        seen(2)[0]: (2, 1, None),
+        seen(4)[0]: (4 + 6 / 2, 2, seen(80)[0]),  # the rollout ends
+        seen(6)[0]: (6, 1, seen(80)[0]),
+        seen(1)[0]: (1 + 3 / 2 + 5 / 4, 3, seen(90)[0]),  # a time limit cuts at step 2
+        seen(3)[0]: (3 + 5 / 2, 2, seen(90)[0]),
+        seen(5)[0]: (5, 1, seen(90)[0]),
+        seen(7)[0]: (7, 1, seen(81)[0]),
+    }
+
+
+@pytest.mark.parametrize("n_step", [1, 2, 5, 50])
+def test_rewards_of_several_steps_are_stable_baselines3_s(n_step):
+    generator = np.random.default_rng(n_step)
+    rewards, ended = generator.normal(size=(20, 1)), generator.random((20, 1)) < 0.15
+    theirs = NStepReplayBuffer(20, Box(0, 1, (1,)), Discrete(2), n_steps=n_step, gamma=0.9)
+    for reward, end in zip(rewards, ended, strict=True):
+        theirs.add(np.zeros((1, 1)), np.zeros((1, 1)), np.zeros((1, 1)), reward, end, [{}])
+    sums, steps = n_step_rewards(rewards, ended, n_step=n_step, gamma=0.9)
+    sample = theirs._get_samples(np.arange(20 - 1))  # the last one is what their buffer takes for its seam
+    np.testing.assert_allclose(sums[:-1, 0], sample.rewards[:, 0].numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(0.9 ** steps[:-1, 0], sample.discounts[:, 0].numpy(), rtol=1e-5)
+
+
 def test_the_oldest_transitions_are_forgotten_with_their_states(policy, encoder):
     buffer = ReplayBuffer(8, policy, encoder)
     buffer.add(rollout_from())
@@ -115,9 +152,10 @@ def make_dqn(policy, encoder, **more):
     return DQN(policy, encoder, DQNHyperparameters(**{**settings, **more}), minibatch_generator(1))
 
 
+@pytest.mark.parametrize("n_step", [1, 2])
 @pytest.mark.parametrize("double_q", [False, True])
-def test_targets_are_the_reward_and_the_next_state_s_best_legal_action(policy, encoder, double_q):
-    dqn = make_dqn(policy, encoder, double_q=double_q)
+def test_targets_are_the_rewards_and_the_next_state_s_best_legal_action(policy, encoder, double_q, n_step):
+    dqn = make_dqn(policy, encoder, double_q=double_q, n_step=n_step)
     dqn.replay.add(rollout_from())
     other = deepcopy(policy)
     for parameter in other.parameters():
@@ -125,12 +163,13 @@ def test_targets_are_the_reward_and_the_next_state_s_best_legal_action(policy, e
     sample = dqn.replay.sample(64, minibatch_generator(2))
     targets = dqn._targets(sample, other).numpy()
     following = dict(zip(sample.goes_on.tolist(), sample.next_prompts, strict=True))
+    assert set(sample.steps) == set(range(1, n_step + 1))
     for i, reward in enumerate(sample.rewards):
         expected = reward
         if i in following:
             with torch.no_grad():
                 told, chooser = (score(each, [following[i]]).scores[0] for each in (other, policy))
-            expected += 0.9 * (told[chooser.argmax()] if double_q else told.max()).item()
+            expected += 0.9 ** sample.steps[i] * (told[chooser.argmax()] if double_q else told.max()).item()
         assert targets[i] == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 

@@ -94,6 +94,19 @@ def test_the_service_has_action_values_from_the_first_step_on(configured, servic
     assert service.policy.q_scale.item() == pytest.approx(learner.algorithm.q_scale)
 
 
+@pytest.mark.parametrize("algorithm", ["dqn", "sarsa"])
+def test_an_initial_value_is_what_every_action_is_worth_until_something_is_learned(configured, service, algorithm):
+    learner = Learner(configured(algorithm, initial_value=3.0, value_scale=7.0, q_scale=1e-6), ServedPolicy(service))
+    learner.begin()
+    [result] = service.act(["anything"], ["action 0", "action 1"]).results
+    assert result.scores == pytest.approx([3.0, 3.0], abs=1e-3)
+    learner.run_update()
+    trained = learner.served.data
+    again = Learner(configured(algorithm, initial_value=9.0), learner.served)
+    again.begin()
+    assert again.served.data == trained  # what was learned is no untrained head
+
+
 def test_an_actor_critic_takes_action_values_for_log_probabilities(configured, service):
     Learner(configured("dqn"), ServedPolicy(service)).begin()
     Learner(configured("ppo"), ServedPolicy(service)).begin()
