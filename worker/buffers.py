@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,17 @@ Flags = NDArray[np.bool_]
 
 SeenState = tuple[str, tuple[str, ...]]
 """A prompt and the phrases of its legal actions."""
+
+
+class Behaviour(NamedTuple):
+    """How the service chooses actions for a rollout: fields of `/act`."""
+
+    mode: Literal["sample", "greedy", "epsilon"] = "sample"
+    epsilon: float | None = None
+    temperature: float = 1.0
+
+
+SAMPLE, GREEDY = Behaviour(), Behaviour("greedy")
 
 
 class Episode(NamedTuple):
@@ -47,9 +58,11 @@ class Rollout:
     final_states: dict[int, SeenState] = field(default_factory=dict)  # at s * N + n, where truncated, not terminated
     last_states: list[SeenState] = field(default_factory=list)  # (N,) after the last step
     episodes: list[Episode] = field(default_factory=list)
+    behaviour: Behaviour = SAMPLE  # how the actions were chosen
+    staleness: int = 0  # updates between the weights that acted and those that learn from it
 
     @classmethod
-    def empty(cls, num_steps: int, num_envs: int) -> Rollout:
+    def empty(cls, num_steps: int, num_envs: int, *, behaviour: Behaviour = SAMPLE) -> Rollout:
         """Returns a rollout of zeros to be filled."""
         shape = num_steps, num_envs
         return cls(
@@ -65,6 +78,7 @@ class Rollout:
             policy_versions=np.zeros(shape, np.int64),
             stale=np.zeros(shape, np.bool_),
             last_values=np.zeros(num_envs),
+            behaviour=behaviour,
         )
 
     @property

@@ -5,6 +5,7 @@
         optimizer.safetensors    the optimizer's moments, by parameter
         algorithm.safetensors    what the algorithm remembers besides (DQN: replay and target network), and ...
         algorithm.json           ... what of it is no tensor; both in the last checkpoint alone
+        rollout.safetensors, .json   collected ahead and not learned from yet (--max-staleness 1); so are these
         state.json               counters, generators, environments, configuration
 
 A checkpoint is written under another name and renamed when whole, so that whatever bears the
@@ -27,14 +28,16 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from worker.algorithms.algorithm import NOTHING, AlgorithmState
-from worker.buffers import Episode
+from worker.buffers import Episode, Rollout
 from worker.errors import CheckpointUnusable
+from worker.rollout_state import rollout_of, rollout_state
 from worker.stopwatch import Part
 from worker.text_env import EpisodeSnapshot
 
 CHECKPOINTS_DIR = "checkpoints"
 NUM_KEPT = 5
-ALGORITHM_TENSORS, ALGORITHM_VALUES = "algorithm.safetensors", "algorithm.json"
+ALGORITHM, ROLLOUT = "algorithm", "rollout"
+"""Stems of what only going on needs: tensors and values, a file of each."""
 
 
 class RunState(BaseModel):
@@ -85,6 +88,7 @@ class Checkpoint:
     policy: bytes  # safetensors
     optimizer: Mapping[str, Tensor]
     algorithm: AlgorithmState = NOTHING
+    pending: Rollout | None = None  # collected ahead, not learned from yet
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> Path:
@@ -99,8 +103,9 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> Path:
     (partial / "policy.safetensors").write_bytes(checkpoint.policy)
     (partial / "optimizer.safetensors").write_bytes(save(dict(checkpoint.optimizer)))
     if checkpoint.algorithm != NOTHING:
-        (partial / ALGORITHM_TENSORS).write_bytes(save(dict(checkpoint.algorithm.tensors)))
-        (partial / ALGORITHM_VALUES).write_text(json.dumps(checkpoint.algorithm.values))
+        _write_pair(partial, ALGORITHM, *checkpoint.algorithm)
+    if checkpoint.pending is not None:
+        _write_pair(partial, ROLLOUT, *rollout_state(checkpoint.pending))
     (partial / "state.json").write_text(checkpoint.state.model_dump_json())
     partial.rename(final)
     _prune(run_dir)
@@ -113,8 +118,8 @@ def _prune(run_dir: Path) -> None:
     for old in older[: 1 - NUM_KEPT]:
         shutil.rmtree(old)
     for old in older[1 - NUM_KEPT :]:
-        for name in (ALGORITHM_TENSORS, ALGORITHM_VALUES):
-            (old / name).unlink(missing_ok=True)
+        for path in (*old.glob(f"{ALGORITHM}.*"), *old.glob(f"{ROLLOUT}.*")):
+            path.unlink(missing_ok=True)
 
 
 def last_checkpoint(run_dir: Path) -> Path | None:
@@ -144,21 +149,29 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         policy = (directory / "policy.safetensors").read_bytes()
         load(policy)
         optimizer = load((directory / "optimizer.safetensors").read_bytes())
-        algorithm = _read_algorithm(directory)
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointUnusable(f"checkpoint {directory} cannot be read: {error}") from error
+        algorithm = AlgorithmState(*(_read_pair(directory, ALGORITHM) or NOTHING))
+        pending = _read_pair(directory, ROLLOUT)
+        rollout = rollout_of(*pending) if pending else None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise CheckpointUnusable(f"checkpoint {directory}: state.json: {place}: {first['msg']}") from error
-    return Checkpoint(state, policy, optimizer, algorithm)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointUnusable(f"checkpoint {directory} cannot be read: {error}") from error
+    return Checkpoint(state, policy, optimizer, algorithm, rollout)
 
 
-def _read_algorithm(directory: Path) -> AlgorithmState:
-    if not (directory / ALGORITHM_TENSORS).exists():
-        return NOTHING
-    tensors = load((directory / ALGORITHM_TENSORS).read_bytes())
-    return AlgorithmState(tensors, json.loads((directory / ALGORITHM_VALUES).read_text()))
+def _write_pair(directory: Path, stem: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    (directory / f"{stem}.safetensors").write_bytes(save(dict(tensors)))
+    (directory / f"{stem}.json").write_text(json.dumps(values))
+
+
+def _read_pair(directory: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Returns tensors and values, or None where neither was kept."""
+    tensors, values = directory / f"{stem}.safetensors", directory / f"{stem}.json"
+    if not tensors.exists():
+        return None
+    return load(tensors.read_bytes()), json.loads(values.read_text())
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:

@@ -131,6 +131,13 @@ class RunSettings(BaseModel):
     env_timeout_s: float = Field(
         300.0, gt=0, allow_inf_nan=False, description="How long one step in such a process may take, in seconds."
     )
+    max_staleness: int = Field(
+        0,
+        ge=0,
+        le=1,
+        description="Updates that weights may be behind when they act: 0 collects and learns in turns, 1 collects the "
+        "next rollout while learning from the last.",
+    )
     checkpoint_every: int = Field(10, ge=1, description="Updates between two checkpoints.")
     device: str = Field(
         "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where gradients are computed: cpu, cuda, cuda:N."

@@ -81,6 +81,10 @@ class NotRecorded(WorkerError):
     pass
 
 
+class CollectingCancelled(WorkerError):
+    pass
+
+
 class Interrupted(WorkerError):
     """A signal asked the worker to stop, and it stopped cleanly.
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hintwise.client import Client
-from worker.algorithms.algorithm import Behaviour
+from worker.buffers import Behaviour
 from worker.checkpoint import RunState, chosen_checkpoint, last_checkpoint, load_checkpoint
 from worker.config import EvaluateConfig
 from worker.connection import connect

@@ -1,6 +1,7 @@
 """One run in progress: the policy, its environments, and how both reach a checkpoint.
 
-    run_update:  collect a rollout ──▶ algorithm ──▶ boundary ──▶ push
+    run_update:  take a rollout ──▶ algorithm ──▶ boundary ──▶ push
+                 `Collector` collects it now, or has while the last update learned
 
 The boundary between two updates is the only place a run is saved at. What it needs is noted
 there, so that a run which fails in the middle of a rollout still leaves a whole checkpoint.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 
@@ -23,15 +25,14 @@ from worker.algorithms.algorithm import Metrics
 from worker.algorithms.build import build_algorithm
 from worker.buffers import Episode, Rollout, mean
 from worker.checkpoint import Checkpoint, RunState, optimizer_tensors, restore_optimizer
+from worker.collector import Collector, Turn
 from worker.config import CHANGEABLE, TrainConfig
 from worker.errors import CheckpointUnusable
 from worker.open_envs import open_envs
 from worker.package_versions import package_versions
-from worker.rollout import collect_rollout
 from worker.seeds import minibatch_generator
 from worker.served_policy import ServedPolicy
-from worker.stopwatch import PARTS, Part
-from worker.text_env import EpisodeSnapshot
+from worker.stopwatch import PARTS, Part, Stopwatch
 from worker.trained_weights import trained_weights
 from worker.update_report import UpdateReport
 
@@ -72,17 +73,21 @@ class Learner:
         self.generator = minibatch_generator(config.seed)
         self.algorithm = build_algorithm(config, self.policy, encoder, self.generator)
         self.packages = package_versions()
-        self.envs = open_envs(config, say)
+        envs = open_envs(config, say)
         if self.head_actions is not None:
-            served.check_head_answers(self.envs.action_phrases)
+            served.check_head_answers(envs.action_phrases)
+        self.collector = Collector(
+            served, envs, num_steps=config.num_steps, run_seed=config.seed, prepare=encoder.encode_all
+        )
+        self.stopwatch = Stopwatch() if config.max_staleness else served.stopwatch  # each thread charges its own
         self.step = 0
         self.update = 0
         self.num_episodes = 0
         self.recent: deque[Episode] = deque(maxlen=NUM_RECENT_EPISODES)
         self.num_stale_transitions = 0
         self.spent_s: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
-        self._snapshot: tuple[list[EpisodeSnapshot], list[int]] = ([], [])
         self._boundary: RunState | None = None
+        self._boundary_rollout: Rollout | None = None
 
     @property
     def training_s(self) -> float:
@@ -102,7 +107,7 @@ class Learner:
             self.served.hold(self.weights.dump(self._metadata()))
         if answers_change:
             self.served.push()
-        self._note_episodes()
+        self.collector.begin()
         self._note_boundary()
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -119,14 +124,13 @@ class Learner:
         restore_optimizer(self.algorithm.optimizer, self.policy, checkpoint.optimizer)
         self.algorithm.restore(checkpoint.algorithm)
         self.generator.bit_generator.state = state.generator
-        self.envs.restore(state.episodes, state.num_begun)
+        self.collector.restore(state.episodes, state.num_begun, checkpoint.pending)
         self.step, self.update, self.num_episodes = state.step, state.update, state.num_episodes
         self.recent.extend(state.recent_episodes)
         self.num_stale_transitions = state.num_stale_transitions
         self.spent_s |= state.spent_s
         self.served.hold(checkpoint.policy)
         self.served.resync()
-        self._note_episodes()
         self._note_boundary()
 
     def run_update(
@@ -135,31 +139,29 @@ class Learner:
         """Collects one rollout, learns from it and pushes the result.
 
         Args:
-            before_step: Called before every vector step; what it raises ends the run at the last boundary.
+            before_step: Called before every vector step, or before the update where the rollout is there already; what
+                it raises ends the run at the last boundary.
             while_pushing: Called behind the new boundary, while the service takes the weights.
         """
-        config, stopwatch = self.config, self.served.stopwatch
-        rollout = collect_rollout(
-            self.served,
-            self.envs,
-            num_steps=config.num_steps,
-            first_step=self.step,
-            run_seed=config.seed,
-            behaviour=self.algorithm.behaviour(self.update / config.num_updates),
-            worth=self.algorithm.worth,
-            before_step=before_step,
-            prepare=self.algorithm.encoder.encode_all,
-            at_end=self._note_episodes,
-        )
+        config, stopwatch = self.config, self.stopwatch
+        before_step()
+        with stopwatch.on("waiting") if config.max_staleness else nullcontext():
+            rollout = self.collector.take(self._turn(0), before_step)
+        if config.max_staleness and self.update + 1 < config.num_updates:
+            self.collector.start(self._turn(1))
         remaining = 1 - self.update / config.num_updates
         learning_rate = config.learning_rate * (remaining if config.anneal_lr else 1.0)
         with stopwatch.on("learning"):
             metrics = self.algorithm.update(rollout, learning_rate=learning_rate)
         with stopwatch.on("pushing"):
             data = self._dump(rollout)
-            self._count(rollout)
-            self.served.hold(data)
-            self._note_boundary()
+            try:
+                with stopwatch.on("waiting"):
+                    self.collector.join()
+            finally:  # what was learned is kept where the next rollout is lost
+                self._count(rollout)
+                self.served.hold(data)
+                self._note_boundary()
             self.served.meanwhile.later(while_pushing)
             self.served.push()
         spent_s = stopwatch.lap()
@@ -174,10 +176,16 @@ class Learner:
         times = {"training_s": self.training_s, "wait_s": self.wait_s, "spent_s": dict(self.spent_s)}
         tensors = optimizer_tensors(self.algorithm.optimizer, self.policy)
         state = self._boundary.model_copy(update=times)
-        return Checkpoint(state, self.served.data, tensors, self.algorithm.state())
+        return Checkpoint(state, self.served.data, tensors, self.algorithm.state(), self._boundary_rollout)
 
     def close(self) -> None:
-        self.envs.close()
+        self.collector.close()
+
+    def _turn(self, ahead: int) -> Turn:
+        """Returns how to collect the rollout of this update, or of one `ahead` of it."""
+        algorithm, config = self.algorithm, self.config
+        behaviour = algorithm.behaviour((self.update + ahead) / config.num_updates)
+        return Turn(self.step + ahead * config.batch_size, behaviour, algorithm.worth, ahead)
 
     def _scale_untrained(self) -> bool:
         """Makes the scores what the algorithm takes them for, and scales an untrained value head.
@@ -216,13 +224,9 @@ class Learner:
         self.recent.extend(rollout.episodes)
         self.num_stale_transitions += rollout.num_stale
 
-    def _note_episodes(self) -> None:
-        """Notes where the environments stand: before learning, so that a failure here leaves the old boundary whole."""
-        with self.served.stopwatch.on("saving"):
-            self._snapshot = self.envs.snapshot()
-
     def _note_boundary(self) -> None:
-        episodes, num_begun = self._snapshot
+        episodes, num_begun = self.collector.snapshot
+        self._boundary_rollout = self.collector.pending
         self._boundary = RunState(
             step=self.step,
             update=self.update,
@@ -281,6 +285,7 @@ class Learner:
             mean_return=mean([episode.episode_return for episode in self.recent]),
             mean_length=mean([episode.length for episode in self.recent]),
             stale_transitions=rollout.num_stale,
+            staleness=rollout.staleness,
             metrics=metrics,
             spent_s=spent_s,
             update_s=update_s,

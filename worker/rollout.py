@@ -16,14 +16,12 @@ from functools import partial
 import numpy as np
 
 from hintwise.prompts import action_prompt
-from worker.algorithms.algorithm import VALUE, Behaviour, Worth
-from worker.buffers import Episode, Floats, Rollout, SeenState
+from worker.algorithms.algorithm import VALUE, Worth
+from worker.buffers import GREEDY, SAMPLE, Behaviour, Episode, Floats, Rollout, SeenState
 from worker.envs import VectorEnvs, VectorStep
 from worker.seeds import action_seed, bootstrap_seed
 from worker.served_policy import Asked, ServedPolicy
 from worker.text_env import State
-
-SAMPLE, GREEDY = Behaviour(), Behaviour("greedy")
 
 
 def collect_rollout(
@@ -54,7 +52,7 @@ def collect_rollout(
         prepare: Given the prompts of each step while they are being answered.
         at_end: Called once the environments stand still, while the last values are asked for.
     """
-    rollout = Rollout.empty(num_steps, envs.num_envs)
+    rollout = Rollout.empty(num_steps, envs.num_envs, behaviour=behaviour)
     judge = _Judge(policy, envs.task, behaviour, worth, run_seed)
     for s in range(num_steps):
         before_step()

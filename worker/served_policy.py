@@ -19,7 +19,7 @@ from hintwise.digests import sha256_of
 from hintwise.errors import VersionConflict
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION
 from hintwise.schemas import ActResponse, ActResult, ServiceInfo, WeightsInfo
-from worker.algorithms.algorithm import Behaviour
+from worker.buffers import Behaviour
 from worker.errors import ServiceMismatch
 from worker.meanwhile import Meanwhile
 from worker.stopwatch import Stopwatch

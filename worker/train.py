@@ -108,7 +108,7 @@ def _begin(learner: Learner, display: Display) -> None:
 
 def _run_updates(learner: Learner, record: RunRecord, display: Display, stop: StopRequest) -> None:
     """Updates until the steps are used up; what one leaves to write down waits for the next one's first request."""
-    meanwhile, stopwatch = learner.served.meanwhile, learner.served.stopwatch
+    meanwhile, stopwatch = learner.served.meanwhile, learner.stopwatch
 
     def save_if_due() -> None:
         if learner.update % learner.config.checkpoint_every == 0:
@@ -126,6 +126,8 @@ def _run_updates(learner: Learner, record: RunRecord, display: Display, stop: St
         while learner.update < learner.config.num_updates:
             report = learner.run_update(before_step=stop.check, while_pushing=save_if_due)
             meanwhile.later(partial(note, report))
+            if learner.config.max_staleness:
+                meanwhile.run()  # the next request is another thread's
     finally:
         meanwhile.run()
 

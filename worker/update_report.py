@@ -31,6 +31,7 @@ class UpdateReport:
     mean_return: float  # of the last 100 episodes
     mean_length: float  # of the last 100 episodes, steps
     stale_transitions: int
+    staleness: int  # updates between the weights that acted and those that learned
     metrics: Metrics
     spent_s: dict[Part, float]  # seconds of each part; they add up to ...
     update_s: float  # ... all of it, from the report before to this one

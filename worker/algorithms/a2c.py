@@ -1,8 +1,9 @@
 """Advantage actor-critic: loss and update.
 
-    L = -A / value_scale * log pi(a|s) + vf_coef * ((V - R) / value_scale)^2  - ent_coef * H[pi(.|s)]
+    L = -w * A / value_scale * log pi(a|s) + vf_coef * ((V - R) / value_scale)^2  - ent_coef * H[pi(.|s)]
 
-One gradient step over the whole rollout, then it is thrown away: the policy that learns is the one that acted.
+One gradient step over the whole rollout, then it is thrown away: the policy that learns is the one that acted, and w
+is 1. Where the rollout was collected ahead, w = min(pi / pi_acted, 2), and no gradient flows through it.
 The advantages are generalized ones, which with gae_lambda 1 are the n-step returns of the paper. Both terms are taken
 in units of `value_scale`, so that one `vf_coef` and one `ent_coef` fit returns of any size. Stale transitions take part
 in the advantages but not in the loss.
@@ -25,16 +26,16 @@ from worker.algorithms.algorithm import (
     NOTHING,
     VALUE,
     AlgorithmState,
-    Behaviour,
     Worth,
     descend,
     entropy,
     flat,
+    importance_weights,
     scored_prompts,
     set_learning_rate,
 )
 from worker.algorithms.hyperparameters import A2CHyperparameters
-from worker.buffers import Rollout, explained_variance
+from worker.buffers import Behaviour, Rollout, explained_variance
 
 RMSPROP_ALPHA, RMSPROP_EPSILON = 0.99, 1e-5  # the paper's decay; stable-baselines3's epsilon
 
@@ -48,6 +49,7 @@ class A2CMetrics:
     entropy: float  # nats
     grad_norm: float  # before clipping
     first_ratio_error: float  # largest |ratio - 1| before the gradient step: trainer against service
+    importance_weight: float  # 1 unless the rollout was collected ahead
     explained_variance: float
     num_minibatches: int  # gradient steps taken: 1, or 0 where all transitions were stale
 
@@ -100,24 +102,27 @@ class A2C:
         variance = explained_variance(rollout.values, advantages + rollout.values)
         fresh = np.flatnonzero(~rollout.stale)
         if not len(fresh):
-            return A2CMetrics(nan, nan, nan, nan, nan, explained_variance=variance, num_minibatches=0)
+            return A2CMetrics(nan, nan, nan, nan, nan, nan, explained_variance=variance, num_minibatches=0)
         index = torch.from_numpy(fresh).to(device)
         prompts = scored_prompts(rollout, self.policy, self.encoder)
         output = score(self.policy, [prompts[i] for i in fresh], only_log_probs=True)
         actions = torch.from_numpy(rollout.actions.reshape(-1)).to(device)[index]
         log_probs = output.log_probs.gather(1, actions[:, None]).squeeze(1)  # (b,)
-        policy_loss = -(flat(advantages, device)[index] / self.policy.value_scale * log_probs).mean()
+        acted_log_probs = flat(rollout.log_probs, device)[index]
+        weights = importance_weights(log_probs, acted_log_probs, rollout.staleness)
+        policy_loss = -(weights * flat(advantages, device)[index] / self.policy.value_scale * log_probs).mean()
         returns = flat(advantages + rollout.values, device)[index]
         value_loss = ((output.values - returns) / self.policy.value_scale).square().mean()
         mean_entropy = entropy(output.log_probs).mean()
         loss = policy_loss + hyper.vf_coef * value_loss - hyper.ent_coef * mean_entropy
-        ratio_error = (log_probs.detach() - flat(rollout.log_probs, device)[index]).exp().sub(1).abs().max()
+        ratio_error = (log_probs.detach() - acted_log_probs).exp().sub(1).abs().max()
         return A2CMetrics(
             policy_loss=policy_loss.item(),
             value_loss=value_loss.item(),
             entropy=mean_entropy.item(),
             grad_norm=descend(loss, self.policy, self.optimizer, hyper.max_grad_norm),
             first_ratio_error=ratio_error.item(),
+            importance_weight=weights.mean().item(),
             explained_variance=variance,
             num_minibatches=1,
         )

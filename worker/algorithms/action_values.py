@@ -19,8 +19,8 @@ from torch.nn import functional
 from hintwise.action_batch import ScoredPrompt
 from hintwise.policy import Policy
 from hintwise.scoring import score
-from worker.algorithms.algorithm import Behaviour
 from worker.algorithms.hyperparameters import QHyperparameters
+from worker.buffers import Behaviour
 
 ADAM_EPSILON = 1e-8
 
@@ -42,18 +42,16 @@ class QMetrics:
 
 def explore(hyper: QHyperparameters, progress: float) -> Behaviour:
     """Returns how to act at a share of the run, 0 to 1."""
-    level = exploration(hyper, progress)
-    if hyper.exploration == "epsilon":
-        return Behaviour("epsilon", epsilon=level)
-    return Behaviour("sample", temperature=level)
-
-
-def exploration(hyper: QHyperparameters, progress: float) -> float:
-    """Returns epsilon or temperature at a share of the run."""
     share = min(1.0, progress / hyper.exploration_fraction) if hyper.exploration_fraction else 1.0
     if hyper.exploration == "epsilon":
-        return hyper.start_epsilon + share * (hyper.end_epsilon - hyper.start_epsilon)
-    return hyper.start_temperature + share * (hyper.end_temperature - hyper.start_temperature)
+        return Behaviour("epsilon", epsilon=hyper.start_epsilon + share * (hyper.end_epsilon - hyper.start_epsilon))
+    fall = hyper.end_temperature - hyper.start_temperature
+    return Behaviour("sample", temperature=hyper.start_temperature + share * fall)
+
+
+def exploration(behaviour: Behaviour) -> float:
+    """Returns epsilon, or the temperature where actions are drawn."""
+    return behaviour.temperature if behaviour.epsilon is None else behaviour.epsilon
 
 
 def q_loss(policy: Policy, prompts: Sequence[ScoredPrompt], actions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

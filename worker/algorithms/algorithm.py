@@ -8,7 +8,7 @@ behaviour ──▶ the service acts ──▶ Rollout ──▶ update ──�
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,15 +19,7 @@ from hintwise.action_batch import ScoredPrompt
 from hintwise.policy import Policy
 from hintwise.schemas import ActResult
 from hintwise.tokens import TextEncoder
-from worker.buffers import Rollout
-
-
-class Behaviour(NamedTuple):
-    """How the service chooses actions for a rollout: fields of `/act`."""
-
-    mode: Literal["sample", "greedy", "epsilon"] = "sample"
-    epsilon: float | None = None
-    temperature: float = 1.0
+from worker.buffers import Behaviour, Rollout
 
 
 class Worth(NamedTuple):
@@ -56,6 +48,7 @@ class AlgorithmState(NamedTuple):
 
 
 NOTHING = AlgorithmState({}, {})
+MAX_IMPORTANCE_WEIGHT = 2.0
 
 
 class Algorithm(Protocol):
@@ -121,6 +114,21 @@ def scored_prompts(rollout: Rollout, policy: Policy, encoder: TextEncoder) -> li
 def flat(array: NDArray[np.float64], device: torch.device) -> Tensor:
     """Returns (S, N) numbers as (B,) fp32."""
     return torch.from_numpy(array.reshape(-1)).to(device, torch.float32)
+
+
+def importance_weights(log_probs: Tensor, acted_log_probs: Tensor, staleness: int) -> Tensor:
+    """Returns a weight for each action (B,): min(pi / pi_acted, 2), or 1 where the policy that acted learns.
+
+    Args:
+        log_probs: (B,) of the actions, under the weights that learn.
+        acted_log_probs: (B,) under those that chose them.
+        staleness: Updates between the two.
+
+    Source: Ionides 2008, Truncated importance sampling; a bound of 2 keeps one action from ruling a minibatch.
+    """
+    if not staleness:
+        return torch.ones_like(log_probs)
+    return (log_probs.detach() - acted_log_probs).exp().clamp(max=MAX_IMPORTANCE_WEIGHT)
 
 
 def entropy(log_probs: Tensor) -> Tensor:

@@ -24,10 +24,10 @@ from hintwise.scoring import score
 from hintwise.tokens import TextEncoder
 from hintwise.weights import state_of
 from worker.algorithms.action_values import ADAM_EPSILON, QMetrics, exploration, explore, q_loss
-from worker.algorithms.algorithm import AlgorithmState, Behaviour, Worth, descend, set_learning_rate
+from worker.algorithms.algorithm import AlgorithmState, Worth, descend, set_learning_rate
 from worker.algorithms.hyperparameters import DQNHyperparameters
 from worker.algorithms.replay import ReplayBuffer, Sample
-from worker.buffers import Rollout, mean
+from worker.buffers import Behaviour, Rollout, mean
 from worker.errors import CheckpointUnusable
 
 
@@ -68,10 +68,8 @@ class DQN:
         )
         self.target: Policy | None = None
         self._num_gradient_steps = 0
-        self._progress = 0.0
 
     def behaviour(self, progress: float) -> Behaviour:
-        self._progress = progress
         return explore(self.hyperparameters, progress)
 
     def update(self, rollout: Rollout, *, learning_rate: float) -> QMetrics:
@@ -96,7 +94,7 @@ class DQN:
             td_loss=mean(losses),
             mean_q=mean(values),
             grad_norm=mean(norms),
-            exploration=exploration(hyper, self._progress),
+            exploration=exploration(rollout.behaviour),
             num_minibatches=len(losses),
             num_transitions=len(self.replay),
         )

@@ -125,8 +125,8 @@ class QHyperparameters(MinibatchHyperparameters):
     initial_value: float = Field(
         0.0,
         allow_inf_nan=False,
-        description="What every action is thought to be worth at the start, in units of return. More than any really is: "
-        "what was not tried looks better than what was, which finds rewards that chance hardly ever meets.",
+        description="What every action is thought to be worth at the start, in units of return. More than any really "
+        "is: what was not tried looks better than what was, which finds rewards that chance hardly ever meets.",
     )
     exploration: Literal["epsilon", "softmax"] = Field(
         "epsilon",

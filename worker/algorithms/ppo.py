@@ -1,6 +1,6 @@
 """Proximal policy optimization: loss and update.
 
-    L = -min(ratio * A, clip(ratio, 1 - c, 1 + c) * A)      ratio = pi(a|s) / pi_old(a|s)
+    L = -w * min(ratio * A, clip(ratio, 1 - c, 1 + c) * A)      ratio = pi(a|s) / pi_old(a|s)
         + vf_coef * ((V - R) / value_scale)^2
         - ent_coef * H[pi(.|s)]
 
@@ -8,7 +8,11 @@ Advantages are normalised within a minibatch. The value loss is taken in units o
 `value_scale`, so that one `vf_coef` fits environments whose returns differ by orders of
 magnitude. Stale transitions take part in the advantages but not in the loss. Dropout stays off.
 
-Source: Schulman et al. 2017, Proximal policy optimization algorithms, eq. 7 and 9.
+pi_old are the weights that the update begins with. They are those that acted, and w is 1, unless the rollout was
+collected ahead: then w = min(pi_old / pi_acted, 2), and the clip range stays around pi_old.
+
+Source: Schulman et al. 2017, Proximal policy optimization algorithms, eq. 7 and 9; Hilton et al. 2022, Batch size-
+invariance for policy optimization, eq. 2, for w.
 """
 
 from __future__ import annotations
@@ -30,16 +34,16 @@ from worker.algorithms.algorithm import (
     NOTHING,
     VALUE,
     AlgorithmState,
-    Behaviour,
     Worth,
     entropy,
     flat,
+    importance_weights,
     scored_prompts,
     set_learning_rate,
     take_step,
 )
 from worker.algorithms.hyperparameters import PPOHyperparameters
-from worker.buffers import Rollout, explained_variance, mean
+from worker.buffers import Behaviour, Rollout, explained_variance, mean
 
 ADAM_EPSILON = 1e-5  # CleanRL's and the original implementation's
 
@@ -55,6 +59,7 @@ class PPOMetrics:
     clip_fraction: float  # share of ratios beyond the clip range
     grad_norm: float  # before clipping
     first_ratio_error: float  # largest |ratio - 1| before the first gradient step: trainer against service
+    importance_weight: float  # 1 unless the rollout was collected ahead
     explained_variance: float
     num_minibatches: int  # gradient steps taken
 
@@ -67,7 +72,8 @@ class Experience(NamedTuple):
 
     prompts: list[ScoredPrompt]
     actions: Tensor  # (B,) int64
-    log_probs: Tensor  # (B,)
+    log_probs: Tensor  # (B,) under pi_old
+    weights: Tensor  # (B,) w
     advantages: Tensor  # (B,)
     returns: Tensor  # (B,)
 
@@ -125,6 +131,7 @@ class PPO:
         return PPOMetrics(
             **{name: mean(step[name] for step in steps if name in step) for name in _AVERAGED},
             first_ratio_error=steps[0]["ratio_error"] if steps else float("nan"),
+            importance_weight=experience.weights.mean().item(),
             explained_variance=explained_variance(rollout.values, advantages + rollout.values),
             num_minibatches=sum("grad_norm" in step for step in steps),
         )
@@ -172,7 +179,7 @@ class PPO:
         log_ratio = new - experience.log_probs[index]
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - hyper.clip_coef, 1 + hyper.clip_coef)
-        policy_loss = -torch.min(ratio * advantages, clipped * advantages).mean()
+        policy_loss = -(experience.weights[index] * torch.min(ratio * advantages, clipped * advantages)).mean()
         value_loss = ((output.values - experience.returns[index]) / self.policy.value_scale).square().mean()
         mean_entropy = entropy(output.log_probs).mean()
         loss = policy_loss + hyper.vf_coef * value_loss - hyper.ent_coef * mean_entropy
@@ -189,13 +196,28 @@ class PPO:
 
     def _encode(self, rollout: Rollout, advantages: NDArray[np.float64]) -> Experience:
         device = self.policy.device
+        prompts = scored_prompts(rollout, self.policy, self.encoder)
+        actions = torch.from_numpy(rollout.actions.reshape(-1)).to(device)
+        acted_log_probs = flat(rollout.log_probs, device)
+        log_probs = self._log_probs(prompts, actions) if rollout.staleness else acted_log_probs
         return Experience(
-            prompts=scored_prompts(rollout, self.policy, self.encoder),
-            actions=torch.from_numpy(rollout.actions.reshape(-1)).to(device),
-            log_probs=flat(rollout.log_probs, device),
+            prompts=prompts,
+            actions=actions,
+            log_probs=log_probs,
+            weights=importance_weights(log_probs, acted_log_probs, rollout.staleness),
             advantages=flat(advantages, device),
             returns=flat(advantages + rollout.values, device),
         )
+
+    @torch.no_grad()
+    def _log_probs(self, prompts: list[ScoredPrompt], actions: Tensor) -> Tensor:
+        """Returns log-probabilities (B,) of actions under the weights as they are, a minibatch's worth at a time."""
+        size = self.hyperparameters.minibatch_size
+        parts = []
+        for i in range(0, len(prompts), size):
+            output = score(self.policy, prompts[i : i + size], only_log_probs=True)
+            parts.append(output.log_probs.gather(1, actions[i : i + size, None]))
+        return torch.cat(parts).squeeze(1)
 
 
 _AVERAGED = "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm"

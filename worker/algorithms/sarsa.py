@@ -7,6 +7,8 @@
 a_{t+1} is the action that the service chose, exploring; behind a time limit and behind the rollout it is asked for one
 that is not taken. G is the forward view of the traces, and the sum is that of generalized advantages with Q(s, a) in
 place of V(s). Q in G is what the service answered. Stale transitions take part in the returns but not in the loss.
+A rollout that was collected ahead gets no importance weights: what is learned are the values of the policy that acted,
+as always here.
 
 Source: Rummery and Niranjan 1994; Sutton and Barto 2018, Reinforcement learning, eq. 12.2 and 10.1.
 """
@@ -23,7 +25,6 @@ from worker.algorithms.algorithm import (
     ACTION_VALUE,
     NOTHING,
     AlgorithmState,
-    Behaviour,
     Worth,
     descend,
     flat,
@@ -31,7 +32,7 @@ from worker.algorithms.algorithm import (
     set_learning_rate,
 )
 from worker.algorithms.hyperparameters import SARSAHyperparameters
-from worker.buffers import Rollout, mean
+from worker.buffers import Behaviour, Rollout, mean
 
 
 class SARSA:
@@ -62,10 +63,8 @@ class SARSA:
         self.optimizer = torch.optim.Adam(
             policy.parameters(), lr=hyperparameters.learning_rate, eps=ADAM_EPSILON, fused=True
         )
-        self._progress = 0.0
 
     def behaviour(self, progress: float) -> Behaviour:
-        self._progress = progress
         return explore(self.hyperparameters, progress)
 
     def state(self) -> AlgorithmState:
@@ -96,7 +95,7 @@ class SARSA:
             td_loss=mean(losses),
             mean_q=mean(values),
             grad_norm=mean(norms),
-            exploration=exploration(hyper, self._progress),
+            exploration=exploration(rollout.behaviour),
             num_minibatches=len(losses),
             num_transitions=len(fresh),
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.algorithms.algorithm import Behaviour
+from worker.buffers import Behaviour
 from worker.errors import WorkerError
 from worker.evaluate import Mode
 from worker.seeds import evaluation_action_seed

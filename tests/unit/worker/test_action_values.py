@@ -13,12 +13,12 @@ from hintwise.scoring import score
 from hintwise.weights import state_of
 from worker.algorithms import sarsa
 from worker.algorithms.action_values import exploration, explore
-from worker.algorithms.algorithm import Behaviour, scored_prompts
+from worker.algorithms.algorithm import scored_prompts
 from worker.algorithms.dqn import DQN
 from worker.algorithms.hyperparameters import DQNHyperparameters, SARSAHyperparameters
 from worker.algorithms.replay import ReplayBuffer, n_step_rewards
 from worker.algorithms.sarsa import SARSA
-from worker.buffers import Rollout
+from worker.buffers import Behaviour, Rollout
 from worker.seeds import minibatch_generator
 
 TWO, THREE = ("push left", "push right"), ("push left", "push right", "wait")
@@ -258,10 +258,10 @@ def test_stale_transitions_are_not_learned_from(policy, encoder):
 
 def test_epsilon_falls_linearly_and_then_stays():
     hyper = DQNHyperparameters(start_epsilon=1.0, end_epsilon=0.2, exploration_fraction=0.5)
-    levels = [exploration(hyper, progress) for progress in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    levels = [exploration(explore(hyper, progress)) for progress in (0.0, 0.25, 0.5, 0.75, 1.0)]
     assert levels == pytest.approx([1.0, 0.6, 0.2, 0.2, 0.2])
     assert explore(hyper, 0.0) == Behaviour("epsilon", epsilon=1.0)
-    assert exploration(DQNHyperparameters(exploration_fraction=0.0), 0.0) == pytest.approx(0.04)
+    assert exploration(explore(DQNHyperparameters(exploration_fraction=0.0), 0.0)) == pytest.approx(0.04)
 
 
 def test_softmax_exploration_sends_a_temperature():

@@ -66,11 +66,13 @@ def test_every_algorithm_solves_the_identity(configured, make_service, algorithm
     assert played.mean_return == identity_env.EPISODE_STEPS
 
 
+@pytest.mark.parametrize("max_staleness", [0, 1])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_same_seed_is_the_same_run_also_when_it_was_interrupted(configured, make_service, tmp_path, algorithm):
-    config = configured(
-        algorithm, total_steps=512, num_steps=16, **({"learning_starts": 200} if algorithm == "dqn" else {})
-    )
+def test_the_same_seed_is_the_same_run_also_when_it_was_interrupted(
+    configured, make_service, tmp_path, algorithm, max_staleness
+):
+    few = {"learning_starts": 200} if algorithm == "dqn" else {}
+    config = configured(algorithm, total_steps=512, num_steps=16, max_staleness=max_staleness, **few)
     straight = Learner(config, ServedPolicy(make_service()))
     straight.begin()
     reports = [numbers(straight.run_update()) for _ in range(4)]

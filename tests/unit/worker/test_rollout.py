@@ -6,9 +6,10 @@ import pytest
 from hintwise.errors import VersionConflict
 from hintwise.policy import Policy
 from hintwise.weights import dump
+from worker.buffers import SAMPLE
 from worker.envs import TextEnvs
 from worker.errors import ServiceMismatch
-from worker.rollout import SAMPLE, collect_rollout
+from worker.rollout import collect_rollout
 from worker.seeds import action_seed
 from worker.served_policy import MAX_PUSH_ATTEMPTS, ServedPolicy
 

@@ -76,12 +76,18 @@ def test_a_run_leaves_its_whole_record(config, connect, capsys):
     assert f"mean return {run['evaluation']['mean_return']:.1f}" in out
 
 
-def test_every_second_of_an_update_is_some_parts(config, connect):
+@pytest.mark.parametrize("max_staleness", [0, 1])
+def test_every_second_of_an_update_is_some_parts(config, connect, max_staleness):
+    config.max_staleness = max_staleness
     train(config, connect=connect)
     lines = list(read_metrics(config.directory))
     for line in lines:
         parts = [line[name] for name in ("wait_s", "env_s", "learn_s", "push_s", "save_s", "other_s")]
-        assert min(parts[:5]) > 0
+        assert min(parts[0], parts[2], parts[3]) > 0
+        if max_staleness:
+            assert parts[1] == 0  # another thread steps them
+        else:
+            assert min(parts[1], parts[4]) > 0
         assert sum(parts) == pytest.approx(line["update_s"])
         assert line["steps_per_s"] == pytest.approx(64 / line["update_s"])
     run = read_run(config.directory)
