@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import signal
 import statistics
@@ -20,9 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,13 @@ PARTS = "rollout_s", "wait_s", "env_s", "learn_s", "push_s", "save_s", "other_s"
 
 @dataclass(frozen=True)
 class Variant:
-    """A checkout and the flags it is run with."""
+    """A checkout, and how it is run."""
 
     name: str
     checkout: Path
-    flags: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    module: str = "worker"
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 def main() -> None:
@@ -51,7 +54,14 @@ def main() -> None:
     with _variants(arguments) as variants, tempfile.TemporaryDirectory(prefix="hintwise-train-") as runs:
         for number in range(arguments.rounds):
             for variant in variants if number % 2 == 0 else variants[::-1]:  # neither is always first
-                run = _measure(variant, Path(runs) / f"{variant.name}-{number}", arguments)
+                run = measure(
+                    variant,
+                    Path(runs) / f"{variant.name}-{number}",
+                    env_id=arguments.env_id,
+                    seed=arguments.seed,
+                    total_steps=arguments.total_steps,
+                    steps_per_update=arguments.steps_per_update,
+                )
                 measured.setdefault(variant.name, []).append(run)
                 print(variant.name, json.dumps(run), file=sys.stderr)
     print(results_file.write(arguments.name, _summary(arguments, variants, measured)).read_text())
@@ -80,20 +90,24 @@ def _summary(
     return summary
 
 
-def _measure(variant: Variant, run_dir: Path, arguments: argparse.Namespace) -> dict[str, float]:
+def measure(
+    variant: Variant, run_dir: Path, *, env_id: str, seed: int, total_steps: int, steps_per_update: int
+) -> dict[str, float]:
     """Returns the rate of one run, and the median seconds of each part of an update."""
-    command = [sys.executable, "-m", "worker", "train", "--env-id", arguments.env_id, "--seed", str(arguments.seed)]
-    command += ["--total-steps", str(arguments.total_steps), "--run-dir", str(run_dir), *variant.flags]
+    command = [sys.executable, "-m", variant.module, "train", "--env-id", env_id, "--seed", str(seed)]
+    command += ["--total-steps", str(total_steps), "--run-dir", str(run_dir), *variant.flags]
     metrics = run_dir / "metrics.jsonl"
     with run_dir.with_suffix(".log").open("w") as log:
-        worker = subprocess.Popen(command, cwd=variant.checkout, stdout=log, stderr=log)
+        worker = subprocess.Popen(
+            command, cwd=variant.checkout, stdout=log, stderr=log, env={**os.environ, **variant.environ}
+        )
         try:
-            seen_s = _times_of_updates(metrics, worker, log.name, arguments.total_steps // arguments.steps_per_update)
+            seen_s = _times_of_updates(metrics, worker, log.name, total_steps // steps_per_update)
         finally:
             worker.send_signal(signal.SIGTERM)
             worker.wait(LIMIT_S)
     updates = [json.loads(line) for line in metrics.read_text().splitlines()][1:]
-    steps = arguments.steps_per_update * len(updates)
+    steps = steps_per_update * len(updates)
     found = {part: statistics.median(update[part] for update in updates) for part in PARTS if part in updates[0]}
     return {"steps_per_s": steps / (seen_s[-1] - seen_s[0]), **found}
 
