@@ -163,6 +163,26 @@ def test_a_stopped_worker_resumes_to_the_same_total(tmp_path, name):
     assert steps[-1] == 2048
 
 
+def test_a_run_that_collects_ahead_is_the_same_run_when_it_was_stopped(tmp_path):
+    arguments = ("train", *SHORT, "--total-steps", 1024, "--seed", 3, "--max-staleness", 1, "--checkpoint-every", 2)
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    ended = run_worker(*arguments, "--run-dir", straight)
+    assert ended.returncode == 0, ended.stderr
+    worker = start_worker(*arguments, "--run-dir", stopped)
+    try:
+        wait_until(lambda: list(stopped.glob("checkpoints/step-*256/state.json")), "a checkpoint")
+        worker.send_signal(signal.SIGTERM)
+        _, said = worker.communicate(timeout=WAIT_S)
+    finally:
+        kill(worker)
+    assert worker.returncode == 143, said
+    ended = run_worker(*arguments, "--run-dir", stopped, "--resume")
+    assert ended.returncode == 0, ended.stderr
+    [ours, theirs] = [[(m["step"], m["approx_kl"], m["episodes"]) for m in metrics(run)] for run in (straight, stopped)]
+    assert ours == theirs
+    assert [line["staleness"] for line in metrics(straight)] == [0] + [1] * 7
+
+
 def test_a_worker_facing_no_service_ends_with_one_clear_line(tmp_path):
     url = f"http://127.0.0.1:{free_port()}"
     ended = run_worker("train", *SHORT, "--run-dir", tmp_path / "run", "--service-url", url, timeout_s=60)
