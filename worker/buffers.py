@@ -53,12 +53,16 @@ class Rollout:
     truncated: Flags  # (S, N)
     bootstrap_values: Floats  # (S, N) value of the final observation where truncated, else 0
     policy_versions: NDArray[np.int64]  # (S, N) version that chose the action
+    shaping: Floats  # (S, N) of the rewards, what guidance added
     stale: Flags  # (S, N) another version than the learner's had a hand in it
     last_values: Floats  # (N,) value of the observation after the last step
     final_states: dict[int, SeenState] = field(default_factory=dict)  # at s * N + n, where truncated, not terminated
     last_states: list[SeenState] = field(default_factory=list)  # (N,) after the last step
     episodes: list[Episode] = field(default_factory=list)
+    hinted_prompts: list[str] = field(default_factory=list)  # (S * N) with the hint in force; none where nothing guides
+    bare_prompts: list[str] = field(default_factory=list)  # (S * N) the same without
     behaviour: Behaviour = SAMPLE  # how the actions were chosen
+    distill_share: float = 0.0  # of PPO's distill_coef: falls with guidance, 0 where no hints are shown
     staleness: int = 0  # updates between the weights that acted and those that learn from it
 
     @classmethod
@@ -76,6 +80,7 @@ class Rollout:
             truncated=np.zeros(shape, np.bool_),
             bootstrap_values=np.zeros(shape),
             policy_versions=np.zeros(shape, np.int64),
+            shaping=np.zeros(shape),
             stale=np.zeros(shape, np.bool_),
             last_values=np.zeros(num_envs),
             behaviour=behaviour,

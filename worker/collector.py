@@ -32,6 +32,7 @@ class Turn(NamedTuple):
     first_step: int  # environment steps of the run before it
     behaviour: Behaviour
     worth: Worth | None
+    distill_share: float = 0.0
     staleness: int = 0  # updates between the weights that act and those that learn
 
 
@@ -136,7 +137,7 @@ class Collector:
             prepare=prepare,
             at_end=note_envs,
         )
-        rollout.staleness = turn.staleness
+        rollout.distill_share, rollout.staleness = turn.distill_share, turn.staleness
         return Collected(rollout, snapshots[-1])
 
     def _check(self) -> None:

@@ -19,6 +19,7 @@ from worker.algorithms.hyperparameters import (
     SARSAHyperparameters,
     defaults_of,
 )
+from worker.guidance.settings import GuidanceSettings, HintEvery
 from worker.lora_settings import LoraSettings
 from worker.seeds import FIRST_EVALUATION_SEED, FIRST_VALIDATION_SEED, NUM_TRAINING_SEEDS
 
@@ -148,6 +149,7 @@ class TrainConfig(
     RunSettings,
     ServiceSettings,
     LoraSettings,
+    GuidanceSettings,
     PPOHyperparameters,
     A2CHyperparameters,
     DQNHyperparameters,
@@ -219,6 +221,10 @@ class EvaluateConfig(ServiceSettings):
         description="Seed of the first episode; episode i has this + i. From 900,000: evaluation; "
         "from 500,000: validation; below: training, refused.",
     )
+    guidance: Literal["none", "observation"] = Field(
+        "none", description="`observation` shows the policy the guidance model's hints; otherwise it plays alone."
+    )
+    hint_every: HintEvery = 1
     greedy: bool = Field(False, description="Take the likeliest action instead of sampling.")
     num_envs: int = Field(
         64, ge=1, le=1_024, description="Environments side by side; changes the speed and nothing else."

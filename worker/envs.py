@@ -35,6 +35,7 @@ class VectorStep(NamedTuple):
     truncated: Flags  # (N,)
     final_states: dict[int, State]  # by environment: the last state where truncated and not terminated
     finished: list[FinishedEpisode]
+    shaping: Floats | None = None  # (N,) of the rewards, what guidance added; None where nothing guides
 
 
 class VectorEnvs(Protocol):

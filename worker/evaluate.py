@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +24,10 @@ from worker.checkpoint import RunState, chosen_checkpoint, last_checkpoint, load
 from worker.config import EvaluateConfig
 from worker.connection import connect
 from worker.errors import CheckpointUnusable, WorkerError
+from worker.guidance.hints import Hints, service_hints
 from worker.seeds import FIRST_EVALUATION_SEED, evaluation_action_seed
 from worker.served_policy import ServedPolicy
-from worker.text_env import NO_ARGUMENTS, TextEnv
+from worker.text_env import NO_ARGUMENTS, State, TextEnv
 
 Mode = Literal["greedy", "sample"]
 NUM_ENVS = 64
@@ -40,17 +41,25 @@ class Evaluation:
     mean_return: float
     std_return: float  # over the episodes, ddof 0
     min_return: float
-    success_rate: float | None  # share that reached the environment's reward threshold; None without one
+    success_rate: float | None  # share that succeeded, as `TextEnv.is_success` says; None where nobody knows
     episodes: int
     seed: int  # of the first episode
     mode: Mode
     env_id: str
     env_kwargs: dict[str, Any]
     memory: int
+    guidance: str  # `observation`: the policy was shown hints; `none`: it played alone
     policy_version: int
 
+    def __str__(self) -> str:
+        succeeded = "" if self.success_rate is None else f", success {self.success_rate:.0%}"
+        return (
+            f"mean return {self.mean_return:.1f}, standard deviation {self.std_return:.1f}{succeeded}, "
+            f"{self.episodes} episodes from seed {self.seed}, {self.mode}"
+        )
 
-@dataclass
+
+@dataclass(eq=False)
 class _Player:
     """One environment that plays one episode after another."""
 
@@ -93,6 +102,7 @@ def evaluate(config: EvaluateConfig, *, connect: Connect = connect) -> None:
                 first_seed=config.seed,
                 mode="greedy" if config.greedy else "sample",
                 num_envs=config.num_envs,
+                hint_every=config.hint_every if config.guidance == "observation" else None,
             )
     print(json.dumps({**asdict(evaluation), "checkpoint": str(directory), "steps": checkpoint.state.step}))  # noqa: T201
 
@@ -107,29 +117,45 @@ def play_episodes(
     first_seed: int = FIRST_EVALUATION_SEED,
     mode: Mode = "greedy",
     num_envs: int = NUM_ENVS,
+    hint_every: int | None = None,
     before_step: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Returns the outcome of `num_episodes` episodes under the served policy.
+
+    Args:
+        served: Chooses the actions.
+        env_id: Gymnasium id.
+        env_kwargs: Arguments the environment is made with besides.
+        memory: Observations of the episode that each text remembers.
+        num_episodes: Episodes to play.
+        first_seed: Seed of the first.
+        mode: How actions are chosen.
+        num_envs: Environments side by side.
+        hint_every: Steps that a hint is held which the policy is shown, 0: an episode; None: it plays without hints.
+        before_step: Called before every step; what it raises ends the play.
 
     Raises:
         WorkerError: Other weights keep answering, so that the numbers would be of no policy.
     """
     players = [_Player(TextEnv(env_id, env_kwargs, memory)) for _ in range(min(num_envs, num_episodes))]
-    threshold = players[0].env.reward_threshold
-    returns = _play_all(served, players, num_episodes, first_seed, mode, before_step)
+    task, successes = players[0].env.task, players[0].env.successes
+    hints = None if hint_every is None else Hints(service_hints(served.client, task), len(players), hint_every)
+    returns = _play_all(served, players, hints, num_episodes, first_seed, mode, before_step)
+    succeeded = successes(returns)
     for player in players:
         player.env.close()
     return Evaluation(
         mean_return=float(returns.mean()),
         std_return=float(returns.std()),
         min_return=float(returns.min()),
-        success_rate=None if threshold is None else float((returns >= threshold).mean()),
+        success_rate=None if succeeded is None else float(succeeded.mean()),
         episodes=num_episodes,
         seed=first_seed,
         mode=mode,
         env_id=env_id,
         env_kwargs=dict(env_kwargs),
         memory=memory,
+        guidance="none" if hints is None else "observation",
         policy_version=served.policy_version,
     )
 
@@ -137,6 +163,7 @@ def play_episodes(
 def _play_all(
     served: ServedPolicy,
     players: list[_Player],
+    hints: Hints | None,
     num_episodes: int,
     first_seed: int,
     mode: Mode,
@@ -149,7 +176,10 @@ def _play_all(
     while playing:
         before_step()
         seeds = None if mode == "greedy" else [_seed(player, first_seed) for player in playing]
-        asked = served.ask([p.env.state for p in playing], Behaviour(mode), task=playing[0].env.task, seed=seeds)
+        states = [player.env.state for player in playing]
+        if hints is not None:
+            states = _advised(hints, players, playing)
+        asked = served.ask(states, Behaviour(mode), task=playing[0].env.task, seed=seeds)
         if asked.stale:
             raise WorkerError("other weights than the ones to evaluate keep answering; use a service of its own")
         for player, result in zip(list(playing), asked.results, strict=True):
@@ -159,6 +189,14 @@ def _play_all(
                 if not _begin_next(player, waiting, first_seed):
                     playing.remove(player)
     return returns
+
+
+def _advised(hints: Hints, players: Sequence[_Player], playing: Sequence[_Player]) -> list[State]:
+    """Returns the states of those that play, with their hints; asks for those that are due."""
+    places = [players.index(player) for player in playing]
+    states = {i: player.env.state for i, player in zip(places, playing, strict=True)}
+    hints.follow(states, began=[i for i, player in zip(places, playing, strict=True) if player.env.length == 0])
+    return [state._replace(hint=hints.in_force[i] or None) for i, state in states.items()]
 
 
 def _seed(player: _Player, first_seed: int) -> int:

@@ -28,6 +28,7 @@ from worker.checkpoint import Checkpoint, RunState, optimizer_tensors, restore_o
 from worker.collector import Collector, Turn
 from worker.config import CHANGEABLE, TrainConfig
 from worker.errors import CheckpointUnusable
+from worker.guidance.guided_envs import guided
 from worker.open_envs import open_envs
 from worker.package_versions import package_versions
 from worker.seeds import minibatch_generator
@@ -73,7 +74,7 @@ class Learner:
         self.generator = minibatch_generator(config.seed)
         self.algorithm = build_algorithm(config, self.policy, encoder, self.generator)
         self.packages = package_versions()
-        envs = open_envs(config, say)
+        envs = guided(open_envs(config, say), config, served)
         if self.head_actions is not None:
             served.check_head_answers(envs.action_phrases)
         self.collector = Collector(
@@ -184,8 +185,10 @@ class Learner:
     def _turn(self, ahead: int) -> Turn:
         """Returns how to collect the rollout of this update, or of one `ahead` of it."""
         algorithm, config = self.algorithm, self.config
-        behaviour = algorithm.behaviour((self.update + ahead) / config.num_updates)
-        return Turn(self.step + ahead * config.batch_size, behaviour, algorithm.worth, ahead)
+        progress = (self.update + ahead) / config.num_updates
+        first_step = self.step + ahead * config.batch_size
+        share = config.guidance_left(progress) if config.shows_hints else 0.0
+        return Turn(first_step, algorithm.behaviour(progress), algorithm.worth, share, ahead)
 
     def _scale_untrained(self) -> bool:
         """Makes the scores what the algorithm takes them for, and scales an untrained value head.
@@ -284,6 +287,7 @@ class Learner:
             learning_rate=learning_rate,
             mean_return=mean([episode.episode_return for episode in self.recent]),
             mean_length=mean([episode.length for episode in self.recent]),
+            mean_shaping=float(rollout.shaping.mean()),
             stale_transitions=rollout.num_stale,
             staleness=rollout.staleness,
             metrics=metrics,

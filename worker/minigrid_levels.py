@@ -16,6 +16,11 @@ from hintwise.describers.minigrid import LEVELS_PATH
 PREFIXES = ("MiniGrid-", "BabyAI-")
 
 
+def is_level(env_id: str) -> bool:
+    """Returns whether an id is one of MiniGrid's or BabyAI's, which pay for success alone."""
+    return env_id.startswith(PREFIXES)
+
+
 def register_levels(env_id: str) -> None:
     """Imports minigrid where `env_id` is one of its levels, so that Gymnasium can make it.
 

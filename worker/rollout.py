@@ -95,7 +95,7 @@ class _Judge:
         rollout.stale[-1] |= stale
 
     def _seen(self, state: State) -> SeenState:
-        return action_prompt(state.text, task=self._task), state.actions
+        return action_prompt(state.text, task=self._task, hint=state.hint), state.actions
 
     def _worths(self, states: Sequence[State], step: int) -> tuple[Floats, bool]:
         """Returns what each state is worth, and whether other weights than the learner's said so."""
@@ -112,9 +112,12 @@ class _Judge:
 def _note_states(
     rollout: Rollout, states: Sequence[State], task: str | None, prepare: Callable[[list[str]], object]
 ) -> None:
-    prompts = [action_prompt(state.text, task=task) for state in states]
+    prompts = [action_prompt(state.text, task=task, hint=state.hint) for state in states]
     rollout.prompts += prompts
     rollout.action_phrases += [state.actions for state in states]
+    advised = [state for state in states if state.advice is not None]
+    rollout.hinted_prompts += [action_prompt(state.text, task=task, hint=state.advice) for state in advised]
+    rollout.bare_prompts += [action_prompt(state.text, task=task) for state in advised]
     prepare(prompts)
 
 
@@ -124,6 +127,8 @@ def _store(rollout: Rollout, s: int, asked: Asked, outcome: VectorStep, worth: W
     if worth:
         rollout.values[s] = [worth.of(result) for result in asked.results]
     rollout.rewards[s] = outcome.rewards
+    if outcome.shaping is not None:
+        rollout.shaping[s] = outcome.shaping
     rollout.terminated[s] = outcome.terminated
     rollout.truncated[s] = outcome.truncated
     rollout.policy_versions[s] = asked.policy_version

@@ -40,6 +40,9 @@ def rollout_of(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Roll
             last_states=[_seen(state) for state in values["last_states"]],
             episodes=[Episode(*episode) for episode in values["episodes"]],
             behaviour=Behaviour(*values["behaviour"]),
+            hinted_prompts=list(values["hinted_prompts"]),
+            bare_prompts=list(values["bare_prompts"]),
+            distill_share=float(values["distill_share"]),
             staleness=int(values["staleness"]),
         )
     except (KeyError, TypeError) as error:

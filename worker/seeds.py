@@ -17,7 +17,7 @@ NUM_TRAINING_SEEDS = 500_000
 FIRST_VALIDATION_SEED = 500_000
 FIRST_EVALUATION_SEED = 900_000
 
-STREAM_EPISODES, STREAM_ACTIONS, STREAM_MINIBATCHES, STREAM_EVALUATION, STREAM_BOOTSTRAP = range(5)
+STREAM_EPISODES, STREAM_ACTIONS, STREAM_MINIBATCHES, STREAM_EVALUATION, STREAM_BOOTSTRAP, STREAM_HINTS = range(6)
 """Which purpose a number serves; two purposes never share numbers."""
 
 UNITS = 1, 3, 7, 9
@@ -47,6 +47,11 @@ def bootstrap_seed(run_seed: int, step: int) -> int:
 def evaluation_action_seed(episode: int, step: int) -> int:
     """Returns the seed of one action in the evaluation episode that was reset with seed `episode`."""
     return _words(episode, STREAM_EVALUATION, step)[0] >> 11
+
+
+def hint_is_dropped(run_seed: int, env_index: int, episode_index: int, *, probability: float) -> bool:
+    """Returns whether the policy is to go without hints in one training episode."""
+    return _words(run_seed, STREAM_HINTS, env_index, episode_index)[0] / 2**64 < probability
 
 
 def minibatch_generator(run_seed: int) -> np.random.Generator:

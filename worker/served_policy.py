@@ -45,6 +45,7 @@ class ServedPolicy:
         meanwhile: What is done while a question is being answered; the client calls its `run`, where it can.
 
     Attributes:
+        client: How the service is reached; for what is asked besides actions, too.
         info: What the service said about itself at the start.
         policy_version: The version that our weights have there.
         data: Our weights, as the safetensors file that was fetched or pushed last.
@@ -52,7 +53,7 @@ class ServedPolicy:
     """
 
     def __init__(self, client: Client, meanwhile: Meanwhile | None = None) -> None:
-        self._client = client
+        self.client = client
         self.meanwhile = meanwhile or Meanwhile()
         self.stopwatch = Stopwatch()
         self.info: ServiceInfo = client.info()
@@ -67,7 +68,7 @@ class ServedPolicy:
         Raises:
             ServiceMismatch: Naming what differs.
         """
-        served = self._client.weights()
+        served = self.client.weights()
         for what, theirs, ours in (
             ("architecture", served.architecture, architecture),
             ("tokenizer", served.tokenizer_sha256, tokenizer_sha256),
@@ -122,8 +123,8 @@ class ServedPolicy:
         Args:
             as_pushed: Whether an adapter comes as one, and not as the whole weights that it stands for.
         """
-        served = self._client.weights()
-        self.hold(self._client.download_weights(served.policy_version, as_pushed=as_pushed))
+        served = self.client.weights()
+        self.hold(self.client.download_weights(served.policy_version, as_pushed=as_pushed))
         self._adopt(served)
         return self.data
 
@@ -139,7 +140,7 @@ class ServedPolicy:
             WeightsRejected: They do not fit; the old ones serve on.
         """
         try:
-            self._adopt(self._client.put_weights(self.data, if_match=self.policy_version))
+            self._adopt(self.client.put_weights(self.data, if_match=self.policy_version))
         except VersionConflict:
             self.resync()
         finally:
@@ -152,12 +153,12 @@ class ServedPolicy:
             VersionConflict: Somebody else keeps changing the weights.
         """
         for attempt in range(1, MAX_PUSH_ATTEMPTS + 1):
-            served = self._client.weights()
+            served = self.client.weights()
             if served.sha256 == self._sha256:
                 self._adopt(served)
                 return
             try:
-                self._adopt(self._client.put_weights(self.data, if_match=served.policy_version))
+                self._adopt(self.client.put_weights(self.data, if_match=served.policy_version))
                 return
             except VersionConflict as conflict:
                 if attempt == MAX_PUSH_ATTEMPTS:
@@ -192,7 +193,8 @@ class ServedPolicy:
         actions = list(states[0].actions) if shared else [list(state.actions) for state in states]
         with self.stopwatch.on("waiting"):
             texts = [state.text for state in states]
-            answer = self._client.act(texts, actions, task=task, seed=seed, **behaviour._asdict())
+            hints = [state.hint for state in states] if any(state.hint for state in states) else None
+            answer = self.client.act(texts, actions, task=task, hints=hints, seed=seed, **behaviour._asdict())
         self.meanwhile.run()
         return answer
 

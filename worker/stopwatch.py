@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, get_args
 
-Part = Literal["waiting", "environments", "learning", "pushing", "saving", "other"]
+Part = Literal["waiting", "environments", "guidance", "learning", "pushing", "saving", "other"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from hintwise.describers import Describer, describer_for
 from hintwise.describers.memory import Remembering
 from worker.errors import EnvironmentNotReplayable, EnvironmentUnsupported, NotRecorded
-from worker.minigrid_levels import register_levels
+from worker.minigrid_levels import is_level, register_levels
 
 MAX_EPISODE_STEPS = 10_000
 """Time limit of an environment that has none of its own, such as CliffWalking: no episode lasts for ever."""
@@ -45,6 +45,8 @@ class State(NamedTuple):
 
     text: str
     actions: tuple[str, ...]  # phrases of the legal actions
+    hint: str | None = None  # what the policy is shown besides
+    advice: str | None = None  # the hint in force, shown or not; None where nobody gives any
 
 
 class Step(NamedTuple):
@@ -56,6 +58,19 @@ class Step(NamedTuple):
     state: State
 
 
+class GuidanceSnapshot(BaseModel):
+    """What guided an unfinished episode."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hint: str
+    age: int  # steps of the episode
+    dropped: bool
+    weight: float
+    memory: float  # of what pays for guidance
+    num_steps: int  # of all environments, since the run began
+
+
 class EpisodeSnapshot(BaseModel):
     """An unfinished episode: what it was made from, and what it showed last."""
 
@@ -65,6 +80,7 @@ class EpisodeSnapshot(BaseModel):
     actions: list[int]
     episode_return: float
     observation: Any
+    guidance: GuidanceSnapshot | None = None
 
 
 class TextEnv:
@@ -122,6 +138,15 @@ class TextEnv:
     def reward_threshold(self) -> float | None:
         """Return at which the environment's authors call it solved, where they said so."""
         return self._env.spec.reward_threshold if self._env.spec else None
+
+    def successes(self, returns: NDArray[np.float64]) -> NDArray[np.bool_] | None:
+        """Returns which episodes of such returns succeeded, None where nobody says what success is.
+
+        One that reached the reward threshold did; in MiniGrid and BabyAI, which pay for success alone, one with any.
+        """
+        if self.reward_threshold is not None:
+            return returns >= self.reward_threshold
+        return returns > 0 if is_level(self.env_id) else None
 
     def reset(self, seed: int) -> State:
         """Begins the episode of `seed`."""

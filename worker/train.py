@@ -153,11 +153,17 @@ def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopReq
     record.write(checkpoint=str(chosen.directory), last_checkpoint=str(saved), validation_return=chosen.mean_return)
     display.say("evaluating 100 fresh episodes, greedily")
     evaluation = play_episodes(learner.served, env_id, **made, before_step=stop.check)
+    came_to = [str(evaluation)]
+    if learner.config.shows_hints:
+        display.say("and the same with hints")
+        every = learner.config.hint_every
+        hinted = play_episodes(learner.served, env_id, **made, hint_every=every, before_step=stop.check)
+        record.write(evaluation_with_hints=asdict(hinted))
+        came_to = [f"{evaluation}, without hints", f"{hinted}, with hints"]
     picture = _draw(run_dir, display)
     record.write(status="finished", evaluation=asdict(evaluation), learning_curve=str(picture) if picture else None)
     return [
-        f"mean return {evaluation.mean_return:.1f}, standard deviation {evaluation.std_return:.1f}, "
-        f"{evaluation.episodes} episodes from seed {evaluation.seed}, {evaluation.mode}",
+        *came_to,
         f"training took {duration(learner.training_s)}: {shares(learner.spent_s)}",
         f"checkpoint {chosen.directory}",
         f"picture {picture or 'none: no episode has ended yet'}",

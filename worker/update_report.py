@@ -12,6 +12,7 @@ from worker.stopwatch import PARTS, Part
 SECONDS: dict[Part, str] = {
     "waiting": "wait_s",
     "environments": "env_s",
+    "guidance": "guide_s",
     "learning": "learn_s",
     "pushing": "push_s",
     "saving": "save_s",
@@ -30,6 +31,7 @@ class UpdateReport:
     learning_rate: float
     mean_return: float  # of the last 100 episodes
     mean_length: float  # of the last 100 episodes, steps
+    mean_shaping: float  # of a step, what guidance added to its reward
     stale_transitions: int
     staleness: int  # updates between the weights that acted and those that learned
     metrics: Metrics

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 from hintwise.bounded_cache import BoundedCache
 from hintwise.client import Client
-from hintwise.describers import hints_of
+from hintwise.describers import Describer, hints_of
 from hintwise.fields import MAX_GUIDANCE_OBSERVATIONS
 from hintwise.schemas import GuidanceResponse
 from hintwise.wrappers.asking import Asker, in_parts
@@ -54,20 +54,29 @@ class AskedHints:
 
     Args:
         asker: Asks the service.
-        narration: Of the environments; knows their task.
+        task: Of the environments.
         arguments: Some of `GUIDANCE_ARGUMENTS`, as `Client.guidance` takes them; without any the likeliest hint.
+
+        describer: Of the environments; its hints are what `ranked` chooses among, unless `arguments` say.
 
     Raises:
         ValueError: An argument is another.
     """
 
-    def __init__(self, asker: Asker, narration: Narration, arguments: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        asker: Asker,
+        task: str | None,
+        arguments: Mapping[str, Any] | None,
+        *,
+        describer: Describer | None = None,
+    ) -> None:
         for name in arguments or ():
             if name not in GUIDANCE_ARGUMENTS:
                 raise ValueError(f"guidance has {name!r}; it may have {', '.join(GUIDANCE_ARGUMENTS)}")
-        self._asker, self._task, self._arguments = asker, narration.task, {**GREEDY, **(arguments or {})}
-        if self._arguments.get("mode") == "ranked" and narration.describer is not None:
-            self._arguments.setdefault("candidates", hints_of(narration.describer))
+        self._asker, self._task, self._arguments = asker, task, {**GREEDY, **(arguments or {})}
+        if self._arguments.get("mode") == "ranked" and describer is not None:
+            self._arguments.setdefault("candidates", hints_of(describer))
         self._sha256 = ""
         self._kept: BoundedCache[State, str] = BoundedCache(MAX_KEPT)
 

@@ -55,9 +55,11 @@ class Asker:
     def __init__(self, client: Client | str | None, *, timeout_s: float, on_failure: OnFailure, instead: str) -> None:
         if on_failure not in ("raise", "skip"):
             raise ValueError(f'on_failure is {on_failure!r}; choose "raise" or "skip"')
-        self._is_own = not isinstance(client, Client)
+        self._is_own = client is None or isinstance(client, str)
         retry_s = timeout_s if on_failure == "raise" else 0.0
-        self._client = client if isinstance(client, Client) else Client(client, timeout_s=timeout_s, retry_s=retry_s)
+        if client is None or isinstance(client, str):
+            client = Client(client, timeout_s=timeout_s, retry_s=retry_s)
+        self._client = client
         self._on_failure, self._instead = on_failure, instead
         self._pause_s, self._quiet_until_s = FIRST_PAUSE_S, 0.0
         self.num_failures = 0

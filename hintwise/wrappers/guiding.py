@@ -62,7 +62,12 @@ class Guiding:
             source = "one is given" if hint is not None else "the HintObservation within asks for them"
             raise ValueError(f"`every` and `guidance` are for hints that are asked for here, and {source}")
         if told is None or hint is not None:
-            asked: HintSource = OneHint(hint) if hint else AskedHints(self.asker, self.narration, guidance)
+            narration = self.narration
+            asked: HintSource = (
+                OneHint(hint)
+                if hint
+                else AskedHints(self.asker, narration.task, guidance, describer=narration.describer)
+            )
             told = Advice(asked, self.narration, num_envs, every)
         self.advice = told
         self._shaping = self._shaping_of(form, gamma, num_envs)

@@ -66,7 +66,8 @@ class Hinting:
         self.dropout = Dropout(dropout, dropout_per, num_envs)
         instead = "the agent goes on without a hint"
         self.asker = Asker(client, timeout_s=timeout_s, on_failure=on_failure, instead=instead)
-        self.advice = Advice(AskedHints(self.asker, self.narration, guidance), self.narration, num_envs, every)
+        asked = AskedHints(self.asker, self.narration.task, guidance, describer=self.narration.describer)
+        self.advice = Advice(asked, self.narration, num_envs, every)
 
     def follow(self, turn: Turn) -> tuple[list[str], dict[int, str]]:
         """Returns the hint that each environment shows, and those of the last observations that are elsewhere."""

@@ -105,6 +105,11 @@ class PPOHyperparameters(EpochHyperparameters, ActorCriticHyperparameters):
     target_kl: Positive | None = Field(
         None, description="Ends an update once its KL estimate passes 1.5 times this, in nats; none: never."
     )
+    distill_coef: NotNegative = Field(
+        1.0,
+        description="Weight of what teaches the policy to do without the hints that it is shown: KL(with hint || "
+        "without), per nat; falls with the rest of guidance.",
+    )
     gradient_accumulation: int = Field(
         1, ge=1, description="Parts that a minibatch's gradient is computed in, one after another: less memory."
     )

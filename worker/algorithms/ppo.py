@@ -3,6 +3,7 @@
     L = -w * min(ratio * A, clip(ratio, 1 - c, 1 + c) * A)      ratio = pi(a|s) / pi_old(a|s)
         + vf_coef * ((V - R) / value_scale)^2
         - ent_coef * H[pi(.|s)]
+        + distill_coef * share * KL(pi(.|s, hint) || pi(.|s))       where hints are shown; no gradient through the first
 
 Advantages are normalised within a minibatch. The value loss is taken in units of
 `value_scale`, so that one `vf_coef` fits environments whose returns differ by orders of
@@ -17,6 +18,7 @@ invariance for policy optimization, eq. 2, for w.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,6 +57,7 @@ class PPOMetrics:
     policy_loss: float
     value_loss: float  # in units of value_scale squared
     entropy: float  # nats
+    distill_kl: float  # nats; 0 where no hints are shown
     approx_kl: float  # nats; mean of (ratio - 1) - log ratio
     clip_fraction: float  # share of ratios beyond the clip range
     grad_norm: float  # before clipping
@@ -67,6 +70,13 @@ class PPOMetrics:
         return [("KL", f"{self.approx_kl:.4f}")]
 
 
+class Lesson(NamedTuple):
+    """A state with the hint in force and without any: the policy is to do in the second what it does in the first."""
+
+    hinted: ScoredPrompt
+    bare: ScoredPrompt
+
+
 class Experience(NamedTuple):
     """A rollout, flat and encoded: B = S * N transitions."""
 
@@ -76,6 +86,8 @@ class Experience(NamedTuple):
     weights: Tensor  # (B,) w
     advantages: Tensor  # (B,)
     returns: Tensor  # (B,)
+    lessons: list[Lesson]  # B, or none where no hints are shown
+    distill_share: float  # of distill_coef
 
 
 class PPO:
@@ -183,8 +195,12 @@ class PPO:
         value_loss = ((output.values - experience.returns[index]) / self.policy.value_scale).square().mean()
         mean_entropy = entropy(output.log_probs).mean()
         loss = policy_loss + hyper.vf_coef * value_loss - hyper.ent_coef * mean_entropy
+        distill_kl = self._distill_kl([experience.lessons[i] for i in chosen]) if experience.lessons else None
+        if distill_kl is not None:
+            loss = loss + hyper.distill_coef * experience.distill_share * distill_kl
         with torch.no_grad():
             measured = {
+                "distill_kl": 0.0 if distill_kl is None else distill_kl.item(),
                 "policy_loss": policy_loss.item(),
                 "value_loss": value_loss.item(),
                 "entropy": mean_entropy.item(),
@@ -193,6 +209,15 @@ class PPO:
                 "ratio_error": (ratio - 1).abs().max().item(),
             }
         return loss, measured
+
+    def _distill_kl(self, lessons: Sequence[Lesson]) -> Tensor:
+        """Returns the mean of KL(pi(.|s, hint) || pi(.|s)), through whose first no gradient flows."""
+        prompts = [each.hinted for each in lessons] + [each.bare for each in lessons]
+        hinted, bare = score(self.policy, prompts, only_log_probs=True).log_probs.split(len(lessons))
+        hinted = hinted.detach()
+        difference = (hinted - bare).masked_fill(hinted == -torch.inf, 0.0)  # an illegal action adds 0, not NaN
+        divergence: Tensor = (hinted.exp() * difference).sum(-1).mean()
+        return divergence
 
     def _encode(self, rollout: Rollout, advantages: NDArray[np.float64]) -> Experience:
         device = self.policy.device
@@ -207,7 +232,17 @@ class PPO:
             weights=importance_weights(log_probs, acted_log_probs, rollout.staleness),
             advantages=flat(advantages, device),
             returns=flat(advantages + rollout.values, device),
+            lessons=self._lessons(rollout) if self.hyperparameters.distill_coef * rollout.distill_share else [],
+            distill_share=rollout.distill_share,
         )
+
+    def _lessons(self, rollout: Rollout) -> list[Lesson]:
+        if not rollout.hinted_prompts:
+            return []
+        candidates = [self.policy.candidates(self.encoder, phrases) for phrases in rollout.action_phrases]
+        prompts = rollout.hinted_prompts, rollout.bare_prompts
+        hinted, bare = (self.encoder.scored(texts, candidates) for texts in prompts)
+        return [Lesson(*each) for each in zip(hinted, bare, strict=True)]
 
     @torch.no_grad()
     def _log_probs(self, prompts: list[ScoredPrompt], actions: Tensor) -> Tensor:
@@ -220,7 +255,7 @@ class PPO:
         return torch.cat(parts).squeeze(1)
 
 
-_AVERAGED = "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm"
+_AVERAGED = "policy_loss", "value_loss", "entropy", "distill_kl", "approx_kl", "clip_fraction", "grad_norm"
 
 
 def _normalised(advantages: Tensor) -> Tensor:

@@ -21,7 +21,17 @@ from worker.experiments.experiment import Experiment, PlannedRun
 from worker.run_files import RUN, read_run, write_whole
 
 PLAN, RESULTS, LOCK = "experiment.json", "results.jsonl", "sweep.lock"
-KEPT = "evaluation", "steps", "training_s", "wall_time_s", "git_commit", "packages", "model", "checkpoint"
+KEPT = (
+    "evaluation",
+    "evaluation_with_hints",
+    "steps",
+    "training_s",
+    "wall_time_s",
+    "git_commit",
+    "packages",
+    "model",
+    "checkpoint",
+)
 """What a line takes over from run.json."""
 MAY_DIFFER = CHANGEABLE - {"total_steps", "model", "readout"}
 """Settings that say nothing about what a run came to."""

@@ -16,7 +16,17 @@ from hintwise.errors import VersionConflict
 from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION, action_prompt
-from hintwise.schemas import ActResponse, ActResult, ServiceInfo, WeightsInfo
+from hintwise.schemas import (
+    ActResponse,
+    ActResult,
+    GuidanceResponse,
+    GuidanceResult,
+    Hint,
+    RewardResponse,
+    RewardResult,
+    ServiceInfo,
+    WeightsInfo,
+)
 from hintwise.tokens import TextEncoder
 from hintwise.weights import apply, dump
 
@@ -162,7 +172,8 @@ class InProcessService:
         self.seeds.append(seed)
         self.batch_sizes.append(len(observations))
         lists = actions if isinstance(actions[0], list) else [actions] * len(observations)
-        prompts = [self.encoder.encode(action_prompt(text, task=task)) for text in observations]
+        told = zip(observations, hints or [None] * len(observations), strict=True)
+        prompts = [self.encoder.encode(action_prompt(text, task=task, hint=hint)) for text, hint in told]
         with torch.no_grad():
             candidates = [self.policy.candidates(self.encoder, tuple(phrases)) for phrases in lists]
             output = self.policy(collate(prompts, candidates))
@@ -188,3 +199,22 @@ class InProcessService:
                 )
             )
         return ActResponse(policy_version=self.version, readout=self.policy.readout, results=results)
+
+    def hint_for(self, text):
+        """What the guidance model says: a test may say something else."""
+        return f"push {'left' if len(text) % 2 else 'right'}"
+
+    def guidance(self, observations, actions=None, *, task=None, temperature=0.7, seed=None, **_):
+        self.calls["guidance"] += 1
+        results = [
+            GuidanceResult(hints=[Hint(text=self.hint_for(text), log_prob=-1.0, finish_reason="stop")])
+            for text in observations
+        ]
+        return GuidanceResponse(model="told", model_sha256="0" * 64, results=results)
+
+    def reward(self, items, *, scorer="alignment", gamma=0.99):
+        self.calls["reward"] += 1
+        results = [RewardResult(reward=1.0 if item.action == item.hint else -1.0) for item in items]
+        if scorer == "progress":
+            results = [RewardResult(reward=0.0, potential=len(item.observation) % 10 / 10) for item in items]
+        return RewardResponse(scorer=scorer, model="told", model_sha256="0" * 64, results=results)

@@ -76,7 +76,7 @@ def test_a_resumed_run_has_the_same_numbers_bit_for_bit(config, service, make_se
 
     first = begun(config, make_service())
     again = [numbers(first.run_update()) for _ in range(2)]
-    second_service = first.served._client
+    second_service = first.served.client
     second = resumed(config, second_service, on_disk(config.directory, first))
     again += [numbers(second.run_update()) for _ in range(3)]
     assert again == whole
@@ -107,7 +107,7 @@ def test_a_run_that_stops_in_a_rollout_is_saved_as_it_was_before(config, service
     again = [numbers(stopped.run_update())]
     with pytest.raises(Interrupted):
         stopped.run_update(before_step=stop)
-    second = resumed(config, stopped.served._client, on_disk(config.directory, stopped))
+    second = resumed(config, stopped.served.client, on_disk(config.directory, stopped))
     again += [numbers(second.run_update()) for _ in range(2)]
     assert again == whole
 
@@ -117,7 +117,7 @@ def test_an_update_whose_push_failed_is_not_lost(config, service, make_service, 
     whole = [numbers(learner.run_update()) for _ in range(2)]
 
     cut = begun(config, make_service())
-    other = cut.served._client
+    other = cut.served.client
     with monkeypatch.context() as patched:
         patched.setattr(other, "put_weights", raiser(ServiceUnreachable("gone")))
         with pytest.raises(ServiceUnreachable):
@@ -259,7 +259,7 @@ def test_a_heads_run_resumes_with_the_same_numbers(config, make_service):
     again = [numbers(first.run_update())]
     checkpoint = on_disk(config.directory, first)
     assert checkpoint.state.head_actions == LEFT_RIGHT
-    second = resumed(config, first.served._client, checkpoint)
+    second = resumed(config, first.served.client, checkpoint)
     again += [numbers(second.run_update()) for _ in range(2)]
     assert repr(again) == repr(whole)  # before the first episode has ended its mean is nan, which equals nothing
 

@@ -86,7 +86,7 @@ def test_nothing_is_collected_behind_the_last_update(learner):
     for _ in range(5):
         learner.run_update()
     assert learner.collector.pending is None
-    assert learner.served._client.calls["act"] == 5 * (NUM_STEPS + 1)
+    assert learner.served.client.calls["act"] == 5 * (NUM_STEPS + 1)
 
 
 def test_the_next_rollout_is_collected_while_an_update_learns(learner, service):

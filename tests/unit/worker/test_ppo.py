@@ -108,6 +108,75 @@ def test_a_rollout_that_is_all_stale_changes_nothing(policy, encoder):
     assert same(state_of(policy), start)
 
 
+# --- doing without hints
+
+
+def lessons(policy, encoder, distill_share):
+    """A rollout of advised states, in which hint k asks for action k, and the bare state says no less."""
+    rollout = play(policy, encoder)
+    rollout.bare_prompts = list(rollout.prompts)
+    rollout.hinted_prompts = [
+        prompt.replace("action:", f"hint: {PHRASES[int('1' in prompt)]}\naction:") for prompt in rollout.prompts
+    ]
+    rollout.distill_share = distill_share
+    return rollout
+
+
+def log_probs_of(policy, encoder, prompts):
+    with torch.no_grad():
+        batch = collate([encoder.encode(p) for p in prompts], [policy.candidates(encoder, PHRASES)] * len(prompts))
+        return policy(batch).log_probs
+
+
+def test_the_bare_policy_learns_what_the_hinted_one_does(either, encoder):
+    policy = either
+    ppo = make_ppo(policy, encoder, distill_coef=1.0, vf_coef=0.0)
+    torch.manual_seed(1)
+    for name, parameter in policy.named_parameters():  # so that hints make a difference
+        torch.nn.init.normal_(parameter, std=0.1 if name == "action_head.bias" else 0.3)
+    rollout = lessons(policy, encoder, 1.0)
+    rollout.rewards[:], rollout.values[:] = 0.0, 0.0  # nothing else teaches
+    divergences = [ppo.update(rollout, learning_rate=3e-3).distill_kl for _ in range(6)]
+    assert divergences[-1] < 0.3 * divergences[0]
+
+
+def test_what_a_hinted_policy_does_is_not_changed_by_teaching(policy, encoder):
+    ppo = make_ppo(policy, encoder)
+    rollout = lessons(policy, encoder, 1.0)
+    experience = ppo._encode(rollout, np.zeros_like(rollout.rewards))
+    twins = [lesson._replace(bare=lesson.hinted) for lesson in experience.lessons]
+    assert ppo._distill_kl(twins).item() == 0
+    loss = ppo._distill_kl(experience.lessons)
+    loss.backward()
+    gradient = [parameter.grad.clone() for parameter in policy.parameters() if parameter.grad is not None]
+    hinted, bare = (
+        log_probs_of(policy, encoder, prompts) for prompts in (rollout.hinted_prompts, rollout.bare_prompts)
+    )
+    assert loss.item() == pytest.approx((hinted.exp() * (hinted - bare)).sum(-1).mean().item(), abs=1e-5)
+    assert any(each.any() for each in gradient)
+
+
+@pytest.mark.parametrize(("share", "coefficient"), [(0.0, 1.0), (1.0, 0.0)])
+def test_without_a_weight_nothing_is_distilled(policy, encoder, share, coefficient):
+    metrics = make_ppo(policy, encoder, distill_coef=coefficient).update(
+        lessons(policy, encoder, share), learning_rate=1e-3
+    )
+    assert metrics.distill_kl == 0
+
+
+def test_distillation_counts_by_its_share(policy, encoder):
+    start, moved = state_of(policy), []
+    for share in (0.0, 1e-9, 1.0):
+        policy.load_state_dict(start)
+        make_ppo(policy, encoder).update(lessons(policy, encoder, share), learning_rate=1e-3)
+        moved.append(state_of(policy))
+    far = [
+        max((a[name] - b[name]).abs().max().item() for name in a)
+        for a, b in ((moved[0], moved[1]), (moved[0], moved[2]))
+    ]
+    assert far[0] < 0.01 * far[1]
+
+
 def test_target_kl_ends_the_update_before_the_step_that_goes_too_far(policy, encoder):
     rollout = play(policy, encoder)
     free = make_ppo(policy, encoder).update(rollout, learning_rate=1e-2)

@@ -161,7 +161,7 @@ def test_a_resumed_run_has_the_same_numbers(configured, service, make_service, e
     first = Learner(config, ServedPolicy(make_service()))
     first.begin()
     again = [numbers(first.run_update())]
-    second = Learner(config, ServedPolicy(first.served._client))
+    second = Learner(config, ServedPolicy(first.served.client))
     second.restore(load_checkpoint(save_checkpoint(config.directory, first.checkpoint())))
     again += [numbers(second.run_update()) for _ in range(2)]
     assert again == whole

@@ -252,7 +252,7 @@ def test_evaluate_prints_one_json_line(trained, connect, capsys):
     result = evaluated(trained, connect, capsys, greedy=True)
     assert result.keys() == {
         "mean_return", "std_return", "min_return", "success_rate", "episodes", "seed", "mode", "env_id",
-        "env_kwargs", "memory", "policy_version", "checkpoint", "steps",
+        "env_kwargs", "memory", "guidance", "policy_version", "checkpoint", "steps",
     }  # fmt: skip
     assert (result["episodes"], result["seed"], result["mode"]) == (6, 900_000, "greedy")
     assert (result["steps"], result["env_id"]) == (192, "CartPole-v1")

@@ -1,0 +1,153 @@
+"""Environments whose states have a hint, and whose rewards may pay for following it.
+
+    step ──▶ the environments step ──▶ hints that are due ──▶ what the moves earned ──▶ rewards + weight * earned
+
+Whether an episode's hints are shown to the policy is drawn when it begins, from the run's seed; the weight of what is
+earned is settled then, too, so that it is the same at every step of an episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hintwise.wrappers.advice import HintSource
+from worker.config import TrainConfig
+from worker.envs import VectorEnvs, VectorStep
+from worker.guidance.earnings import Earnings, Move, earnings
+from worker.guidance.hints import Hints, service_hints
+from worker.guidance.settings import GuidanceSettings
+from worker.seeds import hint_is_dropped
+from worker.served_policy import ServedPolicy
+from worker.stopwatch import Stopwatch
+from worker.text_env import EpisodeSnapshot, GuidanceSnapshot, State
+
+
+class GuidedEnvs:
+    """Adds guidance to N environments.
+
+    Args:
+        envs: Are stepped.
+        source: Where hints come from.
+        pays: What pays for following them; None: nothing does.
+        settings: How.
+        run_seed: Seed of the run.
+        total_steps: Environment steps over which guidance may fall.
+        stopwatch: Told when guidance is waited for.
+    """
+
+    def __init__(
+        self,
+        envs: VectorEnvs,
+        source: HintSource,
+        pays: Earnings | None,
+        settings: GuidanceSettings,
+        *,
+        run_seed: int,
+        total_steps: int,
+        stopwatch: Stopwatch,
+    ) -> None:
+        self.num_envs, self.task, self.action_phrases = envs.num_envs, envs.task, envs.action_phrases
+        self._envs, self._earnings, self._settings = envs, pays, settings
+        self._run_seed, self._total_steps, self._stopwatch = run_seed, total_steps, stopwatch
+        self._hints = Hints(source, envs.num_envs, settings.hint_every)
+        self._episodes = [0] * envs.num_envs  # that each environment has begun before this one
+        self._dropped = [False] * envs.num_envs
+        self._weights = [0.0] * envs.num_envs
+        self._num_steps = 0  # of all environments together
+        every = range(envs.num_envs)
+        self._hints.follow(dict(enumerate(envs.states)), began=every)
+        self._settle(every)
+
+    @property
+    def states(self) -> list[State]:
+        return [self._advised(i, state, self._hints.in_force[i]) for i, state in enumerate(self._envs.states)]
+
+    def step(self, choices: Sequence[int]) -> VectorStep:
+        before = self.states
+        outcome = self._envs.step(choices)
+        self._num_steps += self.num_envs
+        with self._stopwatch.on("guidance"):
+            return self._guided(before, choices, outcome)
+
+    def snapshot(self) -> tuple[list[EpisodeSnapshot], list[int]]:
+        episodes, num_begun = self._envs.snapshot()
+        guided = [each.model_copy(update={"guidance": self._remembered(i)}) for i, each in enumerate(episodes)]
+        return guided, num_begun
+
+    def restore(self, episodes: Sequence[EpisodeSnapshot], num_begun: Sequence[int]) -> None:
+        self._envs.restore(episodes, num_begun)
+        self._episodes = [number - 1 for number in num_begun]
+        for i, episode in enumerate(episodes):
+            if episode.guidance is not None:
+                self._take_back(i, episode.guidance)
+
+    def close(self) -> None:
+        self._envs.close()
+
+    def _guided(self, before: Sequence[State], choices: Sequence[int], outcome: VectorStep) -> VectorStep:
+        ended = np.flatnonzero(outcome.terminated | outcome.truncated).tolist()
+        behind = self._hints.behind(outcome.final_states)
+        finals = {i: self._advised(i, state, behind[i]) for i, state in outcome.final_states.items()}
+        self._hints.follow(dict(enumerate(self._envs.states)), began=ended)
+        now = self.states
+        after = {i: finals.get(i) if i in ended else now[i] for i in range(self.num_envs)}
+        moves = {i: Move(before[i], before[i].actions[choice], after[i]) for i, choice in enumerate(choices)}
+        shaping = np.zeros(self.num_envs)
+        for i, earned in (self._earnings.follow(moves) if self._earnings else {}).items():
+            shaping[i] = self._weights[i] * earned
+        for i in ended:
+            self._episodes[i] += 1
+        self._settle(ended)
+        return outcome._replace(rewards=outcome.rewards + shaping, final_states=finals, shaping=shaping)
+
+    def _settle(self, began: Sequence[int]) -> None:
+        """Settles what holds for the whole of the episodes that begin."""
+        left = self._settings.guidance_left(self._num_steps / self._total_steps)
+        for i in began:
+            hidden = not self._settings.shows_hints
+            self._dropped[i] = hidden or hint_is_dropped(
+                self._run_seed, i, self._episodes[i], probability=self._settings.hint_dropout
+            )
+            self._weights[i] = self._settings.guidance_weight * left
+        states = self.states
+        if self._earnings and began:
+            self._earnings.begin({i: states[i] for i in began})
+
+    def _advised(self, i: int, state: State, hint: str) -> State:
+        return state._replace(advice=hint, hint=None if self._dropped[i] else hint or None)
+
+    def _remembered(self, i: int) -> GuidanceSnapshot:
+        return GuidanceSnapshot(
+            hint=self._hints.in_force[i],
+            age=self._hints.ages[i],
+            dropped=self._dropped[i],
+            weight=self._weights[i],
+            memory=self._earnings.memory(i) if self._earnings else 0.0,
+            num_steps=self._num_steps,
+        )
+
+    def _take_back(self, i: int, was: GuidanceSnapshot) -> None:
+        self._hints.in_force[i], self._hints.ages[i] = was.hint, was.age
+        self._dropped[i], self._weights[i], self._num_steps = was.dropped, was.weight, was.num_steps
+        if self._earnings:
+            self._earnings.remember(i, was.memory)
+
+
+def guided(envs: VectorEnvs, config: TrainConfig, served: ServedPolicy) -> VectorEnvs:
+    """Returns the environments of a run with the guidance that its settings ask for, by the service it trains on."""
+    if config.guidance == "none":
+        return envs
+    client, pays = served.client, None
+    if config.pays_for_guidance:
+        pays = earnings(config.guidance_reward, client, envs.task, gamma=config.gamma, num_envs=envs.num_envs)
+    return GuidedEnvs(
+        envs,
+        service_hints(client, envs.task),
+        pays,
+        config,
+        run_seed=config.seed,
+        total_steps=config.total_steps,
+        stopwatch=served.stopwatch,
+    )
