@@ -93,15 +93,16 @@ def test_algorithms(algorithm):
     assert train("--algorithm", algorithm).algorithm == algorithm
 
 
-@pytest.mark.parametrize("guidance", [later(guidance) for guidance in ("none", "observation", "reward", "both")])
+@pytest.mark.parametrize("guidance", ["none", "observation", "reward", "both"])
 def test_guidance_of_a_run(guidance):
     """[--guidance none|observation|reward|both]"""
     assert train("--guidance", guidance).guidance == guidance
 
 
 def test_flags_of_evaluate():
-    """evaluate RUN_DIR [--episodes 100] [--seed S] [--greedy]"""
-    config = evaluate("--seed", "900123", "--greedy")
+    """evaluate RUN_DIR [--episodes 100] [--seed S] [--greedy] [--guidance none|...]"""
+    config = evaluate("--seed", "900123", "--greedy", "--guidance", "observation")
+    assert config.guidance == "observation"
     assert (str(config.run_dir), config.episodes, config.seed, config.greedy) == ("runs/x", 100, 900_123, True)
 
 
