@@ -127,8 +127,7 @@ def play_episodes(
         env_id: Gymnasium id.
         env_kwargs: Arguments the environment is made with besides.
         memory: Observations of the episode that each text remembers.
-        num_episodes: Episodes to play.
-        first_seed: Seed of the first.
+        num_episodes: Episodes to play; the first has `first_seed`.
         mode: How actions are chosen.
         num_envs: Environments side by side.
         hint_every: Steps that a hint is held which the policy is shown, 0: an episode; None: it plays without hints.
@@ -138,10 +137,10 @@ def play_episodes(
         WorkerError: Other weights keep answering, so that the numbers would be of no policy.
     """
     players = [_Player(TextEnv(env_id, env_kwargs, memory)) for _ in range(min(num_envs, num_episodes))]
-    task, successes = players[0].env.task, players[0].env.successes
-    hints = None if hint_every is None else Hints(service_hints(served.client, task), len(players), hint_every)
+    first = players[0].env
+    hints = None if hint_every is None else Hints(service_hints(served.client, first.task), len(players), hint_every)
     returns = _play_all(served, players, hints, num_episodes, first_seed, mode, before_step)
-    succeeded = successes(returns)
+    succeeded = first.successes(returns)
     for player in players:
         player.env.close()
     return Evaluation(

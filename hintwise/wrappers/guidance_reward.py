@@ -8,9 +8,9 @@ from typing import Any, SupportsFloat
 import gymnasium
 from gymnasium.utils import RecordConstructorArgs
 
+from hintwise.advising.asking import OnFailure
 from hintwise.client import Client
 from hintwise.describers import Describer
-from hintwise.wrappers.asking import OnFailure
 from hintwise.wrappers.episodes import Episodes
 from hintwise.wrappers.guiding import Guiding, RewardForm
 

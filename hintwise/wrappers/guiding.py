@@ -8,10 +8,11 @@ from typing import Any, Literal, TypeAlias
 import gymnasium
 from gymnasium.vector import VectorEnv
 
+from hintwise.advising.asking import Asker, OnFailure
+from hintwise.advising.hints import AskedHints, HintSource, OneHint
 from hintwise.client import Client
 from hintwise.describers import Describer
-from hintwise.wrappers.advice import Advice, AskedHints, HintSource, OneHint
-from hintwise.wrappers.asking import Asker, OnFailure
+from hintwise.wrappers.advice import Advice
 from hintwise.wrappers.episodes import Turn
 from hintwise.wrappers.narration import narrate, within
 from hintwise.wrappers.shaping import Alignment, Change, Moment, Paid, Potential, Shaping

@@ -9,9 +9,9 @@ import gymnasium
 from gymnasium.spaces import Text
 from gymnasium.utils import RecordConstructorArgs
 
+from hintwise.advising.asking import OnFailure
 from hintwise.client import Client
 from hintwise.describers import Describer
-from hintwise.wrappers.asking import OnFailure
 from hintwise.wrappers.dropout import DropoutPer
 from hintwise.wrappers.episodes import Episodes, Turn
 from hintwise.wrappers.hint_parts import HintForm

@@ -9,11 +9,12 @@ import gymnasium
 from gymnasium.spaces import Text
 from gymnasium.vector import VectorEnv
 
+from hintwise.advising.asking import Asker, OnFailure, UnusableAnswer
+from hintwise.advising.hints import AskedHints, Hint
 from hintwise.client import Client
 from hintwise.describers import Describer
 from hintwise.errors import InvalidRequest
-from hintwise.wrappers.advice import Advice, AskedHints, Hint
-from hintwise.wrappers.asking import Asker, OnFailure, UnusableAnswer
+from hintwise.wrappers.advice import Advice
 from hintwise.wrappers.dropout import Dropout, DropoutPer
 from hintwise.wrappers.episodes import Turn
 from hintwise.wrappers.hint_parts import HintForm, HintPart

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import gymnasium
 from gymnasium.spaces import Dict, Text
 from gymnasium.vector import VectorEnv
 
+from hintwise.advising.hints import State
 from hintwise.describers import Describer, describer_for
 from hintwise.describers.memory import Remembering
 from hintwise.wrappers.episodes import Turn
@@ -21,14 +22,6 @@ TEXT = "text"
 """Where an observation of several parts has its text."""
 NOT_OF_THE_ENVIRONMENT = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers")
 """Arguments of `make_vec` that a single environment does not take."""
-
-
-class State(NamedTuple):
-    """One environment in words."""
-
-    text: str
-    actions: tuple[str, ...]
-    """Phrases of the legal actions; empty where nobody knows any."""
 
 
 class Narrator(Protocol):

@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from hintwise.advising.scores import Scores
 from hintwise.client import Client
 from hintwise.schemas import RewardItem
-from hintwise.wrappers.shaping import Scores
 from worker.guidance.hints import asker_of
 from worker.guidance.settings import RewardForm
 from worker.text_env import State

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hintwise.wrappers.advice import HintSource
+from hintwise.advising.hints import HintSource
 from worker.config import TrainConfig
 from worker.envs import VectorEnvs, VectorStep
 from worker.guidance.earnings import Earnings, Move, earnings

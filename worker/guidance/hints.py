@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from hintwise.advising.asking import Asker
+from hintwise.advising.hints import AskedHints, HintSource
+from hintwise.advising.hints import State as Told
 from hintwise.client import Client
-from hintwise.wrappers.advice import AskedHints, HintSource
-from hintwise.wrappers.asking import Asker
-from hintwise.wrappers.narration import State as Told
 from worker.text_env import State
 
 

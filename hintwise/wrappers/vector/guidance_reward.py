@@ -9,9 +9,9 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import iterate
 
+from hintwise.advising.asking import OnFailure
 from hintwise.client import Client
 from hintwise.describers import Describer
-from hintwise.wrappers.asking import OnFailure
 from hintwise.wrappers.episodes import Episodes, add_info, one_each, reset_mask
 from hintwise.wrappers.guiding import Guiding, RewardForm
 

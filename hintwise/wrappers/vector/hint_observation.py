@@ -10,9 +10,9 @@ from gymnasium.spaces import Text
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
+from hintwise.advising.asking import OnFailure
 from hintwise.client import Client
 from hintwise.describers import Describer
-from hintwise.wrappers.asking import OnFailure
 from hintwise.wrappers.dropout import DropoutPer
 from hintwise.wrappers.episodes import Episodes, Turn, add_info, final_observations, one_each, reset_mask
 from hintwise.wrappers.hint_parts import HintForm

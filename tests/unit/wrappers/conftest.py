@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from hintwise import Client
-from hintwise.wrappers import asking
+from hintwise.advising import asking
 
 
 def number_of(*words: object) -> float:

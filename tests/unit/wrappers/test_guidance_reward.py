@@ -6,11 +6,11 @@ import gymnasium
 import numpy as np
 import pytest
 
+from hintwise.advising.scores import ScorerChanged
 from hintwise.describers import describer_for
 from hintwise.errors import InvalidRequest, Unavailable
 from hintwise.wrappers import DescribeObservation, GuidanceReward, HintObservation
 from hintwise.wrappers import vector as vectors
-from hintwise.wrappers.shaping import ScorerChanged
 
 LEFT, DOWN, RIGHT, UP = 0, 1, 2, 3
 ACTIONS = ["left", "down", "right", "up"]

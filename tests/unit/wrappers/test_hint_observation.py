@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Text
 
+from hintwise.advising import asking
+from hintwise.advising.asking import UnusableAnswer
 from hintwise.describers import describer_for
 from hintwise.errors import InvalidRequest, Unavailable
-from hintwise.wrappers import DescribeObservation, HintObservation, asking
+from hintwise.wrappers import DescribeObservation, HintObservation
 from hintwise.wrappers import vector as vectors
-from hintwise.wrappers.asking import UnusableAnswer
 
 LEFT, DOWN, RIGHT = 0, 1, 2
 ACTIONS = ["left", "down", "right", "up"]
