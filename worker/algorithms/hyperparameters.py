@@ -40,12 +40,12 @@ class Hyperparameters(BaseModel):
         json_schema_extra=by_algorithm(a2c=16, dqn=32, sarsa=32),
     )
     learning_rate: Positive = Field(
-        1e-3, description="Step size of the optimizer at the start.", json_schema_extra=by_algorithm(a2c=7e-4, dqn=2e-3)
+        1e-3, description="Step size of the optimizer at the start.", json_schema_extra=by_algorithm(a2c=7e-4)
     )
     anneal_lr: bool = Field(
         True,
         description="Let the learning rate fall linearly to nearly 0 over the run.",
-        json_schema_extra=by_algorithm(dqn=False, sarsa=False),
+        json_schema_extra=by_algorithm(sarsa=False),
     )
     gamma: float = Field(0.99, ge=0, lt=1, description="Discount per step.")
     max_grad_norm: Positive = Field(
@@ -71,7 +71,7 @@ class MinibatchHyperparameters(Hyperparameters):
     """Minibatches, of PPO, DQN and SARSA"""
 
     minibatch_size: int = Field(
-        128, ge=1, description="Transitions in one gradient step.", json_schema_extra=by_algorithm(dqn=64, sarsa=64)
+        128, ge=1, description="Transitions in one gradient step.", json_schema_extra=by_algorithm(sarsa=64)
     )
 
 
@@ -160,11 +160,11 @@ class DQNHyperparameters(QHyperparameters):
     buffer_size: int = Field(100_000, ge=1, description="Transitions that are remembered; the oldest go first.")
     learning_starts: int = Field(1_000, ge=0, description="Transitions to have seen before the first gradient step.")
     n_step: int = Field(
-        1, ge=1, description="Rewards that a target sums before it bootstraps; fewer where the rollout or episode ends."
+        3, ge=1, description="Rewards that a target sums before it bootstraps; fewer where the rollout or episode ends."
     )
-    gradient_steps: int = Field(64, ge=1, description="Gradient steps of one update.")
+    gradient_steps: int = Field(32, ge=1, description="Gradient steps of one update.")
     target_network_frequency: int = Field(
-        64, ge=1, description="Gradient steps between two updates of the target network."
+        32, ge=1, description="Gradient steps between two updates of the target network."
     )
     tau: float = Field(1.0, gt=0, le=1, description="Share of itself that the target network then gives up.")
     double_q: bool = Field(True, description="Let the policy choose the action whose value the target network tells.")
