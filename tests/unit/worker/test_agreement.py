@@ -142,7 +142,9 @@ class Table(nn.Module):
 
 def test_dqn_s_loss_is_theirs(rollout, policy, encoder):
     policy.q_scale.fill_(2.0)
-    hyper = DQNHyperparameters(gamma=GAMMA, double_q=False, learning_starts=0, gradient_steps=1, minibatch_size=64, n_step=1)
+    hyper = DQNHyperparameters(
+        gamma=GAMMA, double_q=False, learning_starts=0, gradient_steps=1, minibatch_size=64, n_step=1
+    )
     ours = DQN(policy, encoder, hyper, minibatch_generator(1))
     seen = [("state: 90\naction:", PHRASES), ("state: 91\naction:", PHRASES)]
     rollout.last_states = [seen[0]] * N
