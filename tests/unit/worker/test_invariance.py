@@ -98,7 +98,7 @@ def test_a_potential_leaves_every_optimal_action_what_it_is(world, seed, changin
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_same_numbers_paid_as_they_are_change_the_optimum(world):
-    """So that the test above can fail: neither a bonus nor a penalty, which wrong hints earn as well, is a potential."""
+    """So that the test above can fail: neither a bonus nor a penalty, which wrong hints earn too, is a potential."""
     world = WORLDS[world]()
     plain = best_actions(world, lambda *_: 0.0)
     bonus, fine = (
