@@ -20,6 +20,7 @@ HintwiseError                500
 │   └── ServiceUnreachable   503  nobody answers at that address (raised by the client alone)
 ├── DeadlineExceeded         504  no batch took the request in time
 ├── ModelNotFound                 a model could not be loaded (raised at start, never sent)
+├── ScorerChanged                 another model scores than before (raised by a trainer, never sent)
 └── PluginUnusable                what another package brings cannot be used (raised at start, never sent)
 """
 
@@ -157,6 +158,10 @@ class DeadlineExceeded(HintwiseError):
 
 class ModelNotFound(HintwiseError):
     title = "Model not found"
+
+
+class ScorerChanged(HintwiseError):
+    title = "Scorer changed"
 
 
 class PluginUnusable(HintwiseError):

@@ -59,6 +59,8 @@ class RunState(BaseModel):
     head_actions: list[str] | None = None  # None: the policy scores phrases
     tokenizer_sha256: str
     prompt_template_version: int
+    guidance_sha256: str | None = None  # of the models that advised it; None where none did
+    scorer_sha256: str | None = None
     generator: dict[str, Any]  # numpy bit generator that shuffles minibatches
     episodes: list[EpisodeSnapshot]  # one per environment
     num_begun: list[int]  # episodes begun in each environment

@@ -15,6 +15,7 @@ HintwiseError
     ├── SweepUnderWay             1  another sweep is at work on the same experiment
     ├── NothingToReport           1  no run of a report has finished
     ├── NotRecorded               1  an episode cannot be filmed
+    ├── CollectingCancelled       1  the run ended while another thread collected a rollout
     └── Interrupted         128 + n  signal n asked the worker to stop
 """
 

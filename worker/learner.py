@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 
@@ -26,11 +27,11 @@ from worker.algorithms.build import build_algorithm
 from worker.buffers import Episode, Rollout, mean
 from worker.checkpoint import Checkpoint, RunState, optimizer_tensors, restore_optimizer
 from worker.collector import Collector, Turn
-from worker.config import CHANGEABLE, TrainConfig
-from worker.errors import CheckpointUnusable
+from worker.config import TrainConfig
 from worker.guidance.guided_envs import guided
 from worker.open_envs import open_envs
 from worker.package_versions import package_versions
+from worker.same_run import check_same_run
 from worker.seeds import minibatch_generator
 from worker.served_policy import ServedPolicy
 from worker.stopwatch import PARTS, Part, Stopwatch
@@ -73,6 +74,14 @@ class Learner:
         encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
         self.generator = minibatch_generator(config.seed)
         self.algorithm = build_algorithm(config, self.policy, encoder, self.generator)
+        advisers = config.guidance != "none"
+        self._identity: dict[str, Any] = {
+            "architecture": self.architecture,
+            "tokenizer_sha256": self.tokenizer_sha256,
+            "prompt_template_version": PROMPT_TEMPLATE_VERSION,
+            "guidance_sha256": served.info.guidance.sha256 if advisers else None,
+            "scorer_sha256": served.info.scorer.sha256 if advisers else None,
+        }
         self.packages = package_versions()
         envs = guided(open_envs(config, say), config, served)
         if self.head_actions is not None:
@@ -119,7 +128,7 @@ class Learner:
             EnvironmentNotReplayable: An environment's episode went differently this time.
         """
         state = checkpoint.state
-        self._check_same_run(state)
+        check_same_run(state, self.config, self._identity)
         self.weights.load(checkpoint.policy)
         self._scale_untrained()
         restore_optimizer(self.algorithm.optimizer, self.policy, checkpoint.optimizer)
@@ -240,41 +249,14 @@ class Learner:
             wait_s=self.wait_s,
             policy_version=self.served.policy_version,
             model=self.model,
-            architecture=self.architecture,
             head_actions=self.head_actions,
-            tokenizer_sha256=self.tokenizer_sha256,
-            prompt_template_version=PROMPT_TEMPLATE_VERSION,
+            **self._identity,
             generator=dict(self.generator.bit_generator.state),
             episodes=episodes,
             num_begun=num_begun,
             config=self.config.model_dump(mode="json"),
             packages=self.packages,
         )
-
-    def _check_same_run(self, state: RunState) -> None:
-        kept = "architecture", "tokenizer_sha256", "prompt_template_version"
-        was = {
-            # A run from before there was a setting had what is its default now.
-            **{name: field.default for name, field in type(self.config).model_fields.items()},
-            **state.config,
-            **{name: getattr(state, name) for name in kept},
-        }
-        now = {
-            **self.config.model_dump(mode="json"),
-            "architecture": self.architecture,
-            "tokenizer_sha256": self.tokenizer_sha256,
-            "prompt_template_version": PROMPT_TEMPLATE_VERSION,
-        }
-        differing = [
-            f"{name} (was {was.get(name)}, now {value})"
-            for name, value in now.items()
-            if name not in CHANGEABLE and was.get(name) != value
-        ]
-        if differing:
-            raise CheckpointUnusable(
-                f"the run cannot go on with other settings: {', '.join(differing)}; "
-                "repeat the first ones, or start a new run in another --run-dir"
-            )
 
     def _report(
         self, rollout: Rollout, metrics: Metrics, learning_rate: float, spent_s: dict[Part, float]

@@ -10,14 +10,11 @@ from hintwise.advising.asking import Asker, in_parts
 from hintwise.advising.hints import MAX_KEPT
 from hintwise.bounded_cache import BoundedCache
 from hintwise.client import Client
+from hintwise.errors import ScorerChanged
 from hintwise.fields import MAX_REWARD_ITEMS
 from hintwise.schemas import RewardItem, RewardResponse, RewardResult
 
 Question = TypeVar("Question", bound=Hashable)
-
-
-class ScorerChanged(RuntimeError):
-    """The service's scorer is another model than before, and rewards of two models do not fit together."""
 
 
 class Scores(Generic[Question]):

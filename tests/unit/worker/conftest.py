@@ -109,6 +109,7 @@ class InProcessService:
         self.served = {1: dump(self.policy)}
         self.version = 1
         self.before_act = {}
+        self.adviser_sha256 = "0" * 64
         self.calls = Counter()
         self.seeds, self.batch_sizes = [], []
 
@@ -132,6 +133,8 @@ class InProcessService:
             head_actions=self.head_actions,
             prompt_template_version=PROMPT_TEMPLATE_VERSION,
             policy=ServiceInfo.model_fields["policy"].annotation(**model),
+            guidance=ServiceInfo.model_fields["guidance"].annotation(**{**model, "sha256": self.adviser_sha256}),
+            scorer=ServiceInfo.model_fields["scorer"].annotation(**{**model, "sha256": self.adviser_sha256}),
         )
 
     def weights(self):
@@ -210,11 +213,11 @@ class InProcessService:
             GuidanceResult(hints=[Hint(text=self.hint_for(text), log_prob=-1.0, finish_reason="stop")])
             for text in observations
         ]
-        return GuidanceResponse(model="told", model_sha256="0" * 64, results=results)
+        return GuidanceResponse(model="told", model_sha256=self.adviser_sha256, results=results)
 
     def reward(self, items, *, scorer="alignment", gamma=0.99):
         self.calls["reward"] += 1
         results = [RewardResult(reward=1.0 if item.action == item.hint else -1.0) for item in items]
         if scorer == "progress":
             results = [RewardResult(reward=0.0, potential=len(item.observation) % 10 / 10) for item in items]
-        return RewardResponse(scorer=scorer, model="told", model_sha256="0" * 64, results=results)
+        return RewardResponse(scorer=scorer, model="told", model_sha256=self.adviser_sha256, results=results)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from hintwise.errors import ScorerChanged
 from worker.checkpoint import load_checkpoint, save_checkpoint
 from worker.config import EvaluateConfig, TrainConfig
 from worker.envs import TextEnvs
@@ -339,6 +340,27 @@ def test_a_run_does_not_go_on_with_other_guidance(config, make_service, tmp_path
         again.restore(load_checkpoint(saved))
 
 
+def test_a_guided_run_does_not_go_on_with_other_advisers(config, make_service, tmp_path):
+    learner = begun(config, make_service())
+    learner.run_update()
+    saved = save_checkpoint(tmp_path, learner.checkpoint())
+    other = make_service()
+    other.adviser_sha256 = "1" * 64
+    with pytest.raises(CheckpointUnusable, match=r"guidance_sha256 \(was 0{64}, now 1{64}\), scorer_sha256"):
+        Learner(config, ServedPolicy(other)).restore(load_checkpoint(saved))
+
+
+def test_a_scorer_that_changes_under_a_run_ends_it_with_a_checkpoint(config, connect, service):
+    def change():
+        service.adviser_sha256 = "1" * 64
+        service.hint_for = lambda text: "push nowhere"  # so that something is asked anew
+
+    service.before_act[20] = change
+    with pytest.raises(ScorerChanged, match="saved in"):
+        train(config, connect=connect)
+    assert read_run(config.directory)["status"] == "stopped"
+
+
 def test_a_run_from_before_there_was_guidance_goes_on_without(config, make_service, tmp_path):
     config = config.model_copy(update={"guidance": "none"})
     learner = begun(config, make_service())
@@ -347,6 +369,7 @@ def test_a_run_from_before_there_was_guidance_goes_on_without(config, make_servi
     state = json.loads((saved / "state.json").read_text())
     for name in GuidanceSettings.model_fields:
         del state["config"][name]
+    del state["guidance_sha256"], state["scorer_sha256"]
     for episode in state["episodes"]:
         del episode["guidance"]
     (saved / "state.json").write_text(json.dumps(state))

@@ -6,9 +6,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from hintwise.advising.scores import ScorerChanged
 from hintwise.describers import describer_for
-from hintwise.errors import InvalidRequest, Unavailable
+from hintwise.errors import InvalidRequest, ScorerChanged, Unavailable
 from hintwise.wrappers import DescribeObservation, GuidanceReward, HintObservation
 from hintwise.wrappers import vector as vectors
 
