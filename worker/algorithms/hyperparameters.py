@@ -105,6 +105,11 @@ class PPOHyperparameters(EpochHyperparameters, ActorCriticHyperparameters):
     target_kl: Positive | None = Field(
         None, description="Ends an update once its KL estimate passes 1.5 times this, in nats; none: never."
     )
+    advantage_floor: NotNegative = Field(
+        0.0,
+        description="Least standard deviation that advantages are divided by, in units of the value scale. Where "
+        "rewards are rare it keeps the noise of rollouts without any from counting as much as a success.",
+    )
     distill_coef: NotNegative = Field(
         1.0,
         description="Weight of what teaches the policy to do without the hints that it is shown: KL(with hint || "

@@ -5,9 +5,10 @@
         - ent_coef * H[pi(.|s)]
         + distill_coef * share * KL(pi(.|s, hint) || pi(.|s))       where hints are shown; no gradient through the first
 
-Advantages are normalised within a minibatch. The value loss is taken in units of
-`value_scale`, so that one `vf_coef` fits environments whose returns differ by orders of
-magnitude. Stale transitions take part in the advantages but not in the loss. Dropout stays off.
+Advantages are normalised within a minibatch: divided by their standard deviation, or by `advantage_floor` where that
+is more, so that what is left of them where nothing was earned does not count as much as a success. The value loss is
+taken in units of `value_scale`, so that one `vf_coef` fits environments whose returns differ by orders of magnitude.
+Stale transitions take part in the advantages but not in the loss. Dropout stays off.
 
 pi_old are the weights that the update begins with. They are those that acted, and w is 1, unless the rollout was
 collected ahead: then w = min(pi_old / pi_acted, 2), and the clip range stays around pi_old.
@@ -165,7 +166,9 @@ class PPO:
 
     def _accumulate(self, experience: Experience, chosen: NDArray[np.int64]) -> dict[str, float]:
         """Leaves the gradient of a minibatch's loss at the parameters; returns what was measured."""
-        advantages = _normalised(experience.advantages[torch.from_numpy(chosen).to(experience.advantages.device)])
+        advantages = experience.advantages[torch.from_numpy(chosen).to(experience.advantages.device)]
+        floor = self.hyperparameters.advantage_floor * self.policy.value_scale.item()
+        advantages = _normalised(advantages, floor)
         self.optimizer.zero_grad()
         return accumulate(
             lambda part: self._loss(experience, chosen[part], advantages[part]),
@@ -258,8 +261,8 @@ class PPO:
 _AVERAGED = "policy_loss", "value_loss", "entropy", "distill_kl", "approx_kl", "clip_fraction", "grad_norm"
 
 
-def _normalised(advantages: Tensor) -> Tensor:
-    """Returns advantages with mean 0 and standard deviation 1; a lone one has neither and stays."""
+def _normalised(advantages: Tensor, floor: float) -> Tensor:
+    """Returns advantages with mean 0 and standard deviation 1, less where it was below `floor`; a lone one stays."""
     if len(advantages) < 2:
         return advantages
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    return (advantages - advantages.mean()) / (advantages.std().clamp(min=floor) + 1e-8)

@@ -8,6 +8,7 @@ import torch
 from hintwise.action_batch import collate
 from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
+from worker.algorithms import ppo as ppo_page
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.algorithms.ppo import PPO
 from worker.buffers import Rollout
@@ -106,6 +107,29 @@ def test_a_rollout_that_is_all_stale_changes_nothing(policy, encoder):
     assert metrics.num_minibatches == 0
     assert math.isnan(metrics.policy_loss)
     assert same(state_of(policy), start)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.5, 10.0])
+def test_advantages_are_divided_by_no_less_than_the_floor(floor):
+    advantages = torch.tensor([-1.0, 0.0, 1.0, 2.0]) + 5  # a standard deviation of 1.29
+    normalised = ppo_page._normalised(advantages, floor)
+    assert normalised.mean().item() == pytest.approx(0, abs=1e-6)
+    assert normalised.max().item() == pytest.approx(1.5 / max(1.29099, floor), rel=1e-4)
+
+
+def test_the_floor_is_in_units_of_the_value_scale(policy, encoder):
+    start, moved = state_of(policy), []
+    for floor, scale in ((0.0, 1.0), (100.0, 1.0), (100.0, 1e-6)):
+        policy.load_state_dict(start)
+        policy.value_scale.fill_(scale)
+        ppo = make_ppo(policy, encoder, advantage_floor=floor, vf_coef=0.0)
+        ppo.optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)  # Adam's steps do not know how large a gradient is
+        ppo.update(play(policy, encoder), learning_rate=0.1)
+        moved.append(
+            max((policy.state_dict()[name] - start[name]).abs().max().item() for name in start if "scale" not in name)
+        )
+    assert moved[1] < 0.1 * moved[0]
+    assert moved[2] == pytest.approx(moved[0], rel=0.1)
 
 
 # --- doing without hints
