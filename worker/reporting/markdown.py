@@ -82,14 +82,16 @@ def _notes(groups: Sequence[Group]) -> Iterator[str]:
 
 def _runs_table(runs: Sequence[FinishedRun]) -> str:
     rows = []
+    hints = any(run.score("mean_return", with_hints=True) is not None for run in runs)
     for run in runs:
-        success = run.score("success_rate")
+        shown = [run.score("mean_return"), run.score("success_rate")]
+        if hints:
+            shown += [run.score("mean_return", with_hints=True), run.score("success_rate", with_hints=True)]
         rows.append(
             [
                 run.condition,
                 str(run.seed),
-                _number(run.score("mean_return") or 0.0),
-                "-" if success is None else _number(success),
+                *("-" if number is None else _number(number) for number in shown),
                 f"{run.record['evaluation']['episodes']} {run.record['evaluation']['mode']}",
                 f"{run.steps:,}",
                 duration(run.record["wall_time_s"]),
@@ -97,7 +99,8 @@ def _runs_table(runs: Sequence[FinishedRun]) -> str:
                 f"`{run.path}`",
             ]
         )
-    header = "condition", "seed", "mean return", "success rate", "episodes", "steps", "wall time", "commit", "run"
+    shown_names = ["mean return", "success rate", *(["return with hints", "success with hints"] if hints else [])]
+    header = "condition", "seed", *shown_names, "episodes", "steps", "wall time", "commit", "run"
     return _table(header, rows)
 
 

@@ -18,6 +18,8 @@ from worker.reporting.markdown import document, table
 from worker.reporting.runs import FinishedRun, Lacking, find_runs
 from worker.run_files import write_whole
 
+KEPT = "evaluation", "evaluation_with_hints", "steps", "wall_time_s", "git_commit", "packages"
+"""Of run.json."""
 DOCUMENT, DATA, PICTURE = "report.md", "report.json", "curves.png"
 
 
@@ -56,5 +58,5 @@ def _data(groups: list[Group], runs: list[FinishedRun], lacking: list[Lacking], 
 
 
 def _run(run: FinishedRun) -> dict[str, Any]:
-    kept = {name: run.record.get(name) for name in ("evaluation", "steps", "wall_time_s", "git_commit", "packages")}
+    kept = {name: run.record.get(name) for name in KEPT}
     return {"condition": run.condition, "seed": run.seed, "path": str(run.path), "env_id": run.env_id, **kept}

@@ -36,9 +36,10 @@ class FinishedRun:
         """Environment steps that it was trained for."""
         return int(self.record["steps"])
 
-    def score(self, name: str) -> float | None:
-        """Returns a number of its evaluation; None where the environment has no such number."""
-        value = self.record["evaluation"].get(name)
+    def score(self, name: str, *, with_hints: bool = False) -> float | None:
+        """Returns a number of its evaluation; None where the environment has no such number, or no hints were shown."""
+        evaluation = self.record.get("evaluation_with_hints" if with_hints else "evaluation") or {}
+        value = evaluation.get(name)
         return None if value is None else float(value)
 
 

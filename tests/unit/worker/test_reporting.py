@@ -70,6 +70,19 @@ def test_a_spread_has_the_digits_of_its_mean(tmp_path, capsys):
     assert "| 0.500 ± 0.354 |" in told
 
 
+def test_guided_runs_show_what_they_do_with_hints_beside_what_they_do_without(tmp_path):
+    hinted = {"mean_return": 0.9, "success_rate": 1.0, "episodes": 100, "mode": "greedy"}
+    directory = leave_experiment(tmp_path / "e", {"guided": [0.5]}, evaluation_with_hints=hinted)
+    leave_experiment(directory, {"plain": [0.25]})
+    report(ReportConfig(run_dirs=[directory]))
+    told = (directory / "report.md").read_text()
+    assert "| condition | seed | mean return | success rate | return with hints | success with hints |" in told
+    assert "| guided | 1 | 0.500 | 0.500 | 0.900 | 1.000 |" in told
+    assert "| plain | 1 | 0.250 | 0.500 | - | - |" in told
+    runs = json.loads((directory / "report.json").read_text())["runs"]
+    assert [run["evaluation_with_hints"] for run in runs] == [hinted, None]
+
+
 def test_an_environment_without_a_threshold_has_no_success_rate(tmp_path):
     [group] = groups_of(leave_experiment(tmp_path / "e", {"a": [1, 2]}, success=None))
     assert group.scores["success_rate"] is None
