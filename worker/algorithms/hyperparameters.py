@@ -45,7 +45,6 @@ class Hyperparameters(BaseModel):
     anneal_lr: bool = Field(
         True,
         description="Let the learning rate fall linearly to nearly 0 over the run.",
-        json_schema_extra=by_algorithm(sarsa=False),
     )
     gamma: float = Field(0.99, ge=0, lt=1, description="Discount per step.")
     max_grad_norm: Positive = Field(
