@@ -54,6 +54,11 @@ def hint_is_dropped(run_seed: int, env_index: int, episode_index: int, *, probab
     return _words(run_seed, STREAM_HINTS, env_index, episode_index)[0] / 2**64 < probability
 
 
+def hint_is_wrong(run_seed: int, env_index: int, episode_index: int, *, probability: float) -> bool:
+    """Returns whether the hints of one training episode are to be wrong; independent of whether they are dropped."""
+    return _words(run_seed, STREAM_HINTS, env_index, episode_index)[1] / 2**64 < probability
+
+
 def minibatch_generator(run_seed: int) -> np.random.Generator:
     """Returns the generator that shuffles transitions into minibatches."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((run_seed, STREAM_MINIBATCHES))))

@@ -18,7 +18,8 @@ from worker.envs import VectorEnvs, VectorStep
 from worker.guidance.earnings import Earnings, Move, earnings
 from worker.guidance.hints import Hints, service_hints
 from worker.guidance.settings import GuidanceSettings
-from worker.seeds import hint_is_dropped
+from worker.guidance.wrong_hints import wrong_hint
+from worker.seeds import hint_is_dropped, hint_is_wrong
 from worker.served_policy import ServedPolicy
 from worker.stopwatch import Stopwatch
 from worker.text_env import EpisodeSnapshot, GuidanceSnapshot, State
@@ -54,6 +55,7 @@ class GuidedEnvs:
         self._hints = Hints(source, envs.num_envs, settings.hint_every)
         self._episodes = [0] * envs.num_envs  # that each environment has begun before this one
         self._dropped = [False] * envs.num_envs
+        self._wrong = [False] * envs.num_envs
         self._weights = [0.0] * envs.num_envs
         self._num_steps = 0  # of all environments together
         every = range(envs.num_envs)
@@ -110,12 +112,18 @@ class GuidedEnvs:
             self._dropped[i] = hidden or hint_is_dropped(
                 self._run_seed, i, self._episodes[i], probability=self._settings.hint_dropout
             )
+            self._wrong[i] = self._is_wrong(i)
             self._weights[i] = self._settings.guidance_weight * left
         states = self.states
         if self._earnings and began:
             self._earnings.begin({i: states[i] for i in began})
 
+    def _is_wrong(self, i: int) -> bool:
+        return hint_is_wrong(self._run_seed, i, self._episodes[i], probability=self._settings.wrong_hints)
+
     def _advised(self, i: int, state: State, hint: str) -> State:
+        if self._wrong[i]:
+            hint = wrong_hint(hint, state.text, state.actions)
         return state._replace(advice=hint, hint=None if self._dropped[i] else hint or None)
 
     def _remembered(self, i: int) -> GuidanceSnapshot:
@@ -131,6 +139,7 @@ class GuidedEnvs:
     def _take_back(self, i: int, was: GuidanceSnapshot) -> None:
         self._hints.in_force[i], self._hints.ages[i] = was.hint, was.age
         self._dropped[i], self._weights[i], self._num_steps = was.dropped, was.weight, was.num_steps
+        self._wrong[i] = self._is_wrong(i)
         if self._earnings:
             self._earnings.remember(i, was.memory)
 

@@ -25,6 +25,13 @@ class GuidanceSettings(BaseModel):
     hint_dropout: float = Field(
         0.5, ge=0, le=1, description="Share of the episodes whose hints the policy is not shown: it has to do without."
     )
+    wrong_hints: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the episodes in which every hint is made wrong: it names another legal action. An "
+        "experiment's way to see what wrong hints cost.",
+    )
     guidance_reward: RewardForm = Field(
         "penalty",
         description="What is paid: `penalty` takes from an action that the hint speaks against, `potential` pays for "

@@ -23,10 +23,11 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
+from worker.hint_words import exchanged, named_action
 from worker.pretraining.hints import HintBook, Hints, right_hint
 from worker.pretraining.obey import play, summary
 from worker.pretraining.reader import Reader
-from worker.pretraining.states import State, episode_states, verb_phrase
+from worker.pretraining.states import State, episode_states
 from worker.pretraining.targets import SPEECHLESS
 from worker.pretraining.worlds import World
 from worker.seeds import FIRST_EVALUATION_SEED
@@ -73,7 +74,7 @@ def measure(
 def hint_accuracy(reader: Reader, states: Sequence[State], generator: random.Random) -> Row:
     """Returns how often written hints are right, and rank a right action above a random other."""
     written = reader.hints(states)
-    right = [named_action(hint, state) in state.right for hint, state in zip(written, states, strict=True)]
+    right = [named_action(hint, state.all_actions) in state.right for hint, state in zip(written, states, strict=True)]
     ranked: list[bool] = []
     for state, row in zip(states, reader.action_log_probs(states, written), strict=True):
         others = [k for k, action in enumerate(state.actions) if action not in state.right]
@@ -140,23 +141,6 @@ def progress_along(reader: Reader, episodes: Sequence[Sequence[State]]) -> Row:
         "least_potential": min(before + after),
         "largest_potential": max(before + after),
     }
-
-
-def named_action(hint: str, state: State) -> str | None:
-    """Returns the action that a written hint begins with; the longest where several do."""
-    begun = [
-        action
-        for action in state.all_actions
-        for phrase in (verb_phrase(action), action)
-        if f"{hint} ".startswith(f"{phrase} ") or hint.startswith(f"{phrase},")
-    ]
-    return max(begun, key=len, default=None)
-
-
-def exchanged(text: str) -> str:
-    """Returns a text with the words left and right exchanged."""
-    other = {"left": "right", "right": "left"}
-    return " ".join(other.get(word, word) for word in text.split(" "))
 
 
 def _speechless(kind: str, state: State, hints: Hints, generator: random.Random) -> str | None:

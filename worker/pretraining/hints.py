@@ -17,7 +17,8 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 
 from hintwise.models.build_embedded import HINT_WORDS
-from worker.pretraining.states import State, verb_phrase
+from worker.hint_words import verb_phrase
+from worker.pretraining.states import State
 
 DECORATIONS = "{}", "{} now", "now {}", "you should {}", "please {}"
 NONSENSE_KINDS = "shuffled", "foreign", "words", "unknown"

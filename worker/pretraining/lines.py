@@ -33,9 +33,10 @@ from hintwise.prompts import (
     shared_part,
 )
 from hintwise.tokens import TextEncoder
+from worker.hint_words import verb_phrase
 from worker.pretraining.hints import NONSENSE_KINDS, Hints, right_hint
 from worker.pretraining.purposes import Purpose
-from worker.pretraining.states import State, verb_phrase
+from worker.pretraining.states import State
 
 TASK_SHARE = 0.75
 """Of the rows, those with a task."""

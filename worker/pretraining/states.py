@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from hintwise.describers.describer import Describer
+from worker.hint_words import verb_phrase
 from worker.pretraining.purposes import Purpose, purposes_along
 from worker.pretraining.worlds import MEMORY_REACH, World
 
@@ -25,8 +26,6 @@ MAX_EPISODES = 20_000
 MAX_BARREN_EPISODES = 200
 """Episodes in a row that show nothing new: then the world has no more texts."""
 
-
-DIRECTIONS = frozenset({"left", "right", "up", "down"})
 Taught = dict[str, tuple[tuple[str, ...], str]]
 """What a teacher says to a text: right actions and a hint."""
 
@@ -56,11 +55,6 @@ class State(NamedTuple):
         """Returns what the hint says behind its action."""
         phrase = verb_phrase(self.right[0]) if self.right else ""
         return self.hint.removeprefix(phrase) if phrase and self.hint.startswith(phrase) else ""
-
-
-def verb_phrase(action: str) -> str:
-    """Returns an action as advice: `go left` for the action `left`."""
-    return f"go {action}" if action in DIRECTIONS else action
 
 
 def collect(world: World, count: int, *, first_seed: int, generator: random.Random) -> list[State]:

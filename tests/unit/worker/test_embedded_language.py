@@ -12,8 +12,9 @@ from hintwise.describers import describer_for
 from hintwise.language_model import LANGUAGE_DIR, load_language_model
 from hintwise.tokens import TextEncoder
 from worker.config import PretrainConfig
+from worker.hint_words import exchanged
 from worker.minigrid_levels import register_levels
-from worker.pretraining.evaluate import exchanged, hint_accuracy, obedience, progress_along, speechless_rewards
+from worker.pretraining.evaluate import hint_accuracy, obedience, progress_along, speechless_rewards
 from worker.pretraining.model import MAX_BYTES
 from worker.pretraining.reader import Reader
 from worker.pretraining.run import known_hints

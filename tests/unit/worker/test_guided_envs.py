@@ -1,6 +1,7 @@
 """Hints in training: which is in force, who is shown it, what following it earns."""
 
 import json
+from collections import Counter
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,9 +17,10 @@ from worker.guidance.earnings import Move, Penalty, Potential
 from worker.guidance.guided_envs import GuidedEnvs
 from worker.guidance.hints import Hints, service_hints
 from worker.guidance.settings import GuidanceSettings
+from worker.guidance.wrong_hints import wrong_hint
 from worker.learner import Learner
 from worker.run_record import read_metrics, read_run
-from worker.seeds import hint_is_dropped
+from worker.seeds import hint_is_dropped, hint_is_wrong
 from worker.served_policy import ServedPolicy
 from worker.stopwatch import Stopwatch
 from worker.text_env import State
@@ -156,6 +158,63 @@ def test_reward_alone_shows_nothing():
     assert only.states[0].advice
 
 
+# --- hints that are wrong on purpose
+
+GRID = ("turn left", "turn right", "go forward", "toggle")
+
+
+@pytest.mark.parametrize(
+    ("hint", "expected"),
+    [
+        ("turn left to pick up the key", "turn right to pick up the key"),
+        ("turn right", "turn left"),
+        ("look around", "look around"),  # names no action
+        ("", ""),
+    ],
+)
+def test_a_wrong_hint_names_another_action(hint, expected):
+    assert wrong_hint(hint, "a state", GRID) == expected
+
+
+def test_a_wrong_hint_is_plausible_and_steady():
+    said = {wrong_hint("go forward to reach the goal", f"state {i}", GRID) for i in range(60)}
+    assert said == {f"{action} to reach the goal" for action in ("turn left", "turn right", "toggle")}
+    assert len({wrong_hint("go forward", "one", GRID) for _ in range(5)}) == 1
+    assert wrong_hint("go left to reach the goal", "one", ("left", "right")) == "go right to reach the goal"
+    assert wrong_hint("go up to reach the goal", "one", ("up", "down")) == "go down to reach the goal"
+    assert wrong_hint("wait", "one", ("wait",)) == "wait"
+
+
+def test_a_share_of_the_episodes_has_wrong_hints_whether_or_not_they_are_shown():
+    drawn = [
+        (hint_is_wrong(1, i, k, probability=0.5), hint_is_dropped(1, i, k, probability=0.5))
+        for i in range(40)
+        for k in range(50)
+    ]
+    counts = Counter(drawn)
+    assert len(counts) == 4
+    assert min(counts.values()) > 0.2 * len(drawn)
+
+
+def test_wrong_hints_last_an_episode_and_are_what_is_shown_and_paid_for():
+    class Right:
+        def hints(self, states):
+            return ["push left"] * len(states)
+
+    earned = Earned()
+    envs = guided(Right(), earned, wrong_hints=0.5, hint_dropout=0.0, max_episode_steps=4)
+    by_episode = {}
+    for step in range(24):
+        for i, state in enumerate(envs.states):
+            assert state.hint == state.advice
+            by_episode.setdefault((i, step // 4), set()).add(state.advice)
+        envs.step([0, 1, 0] if step % 2 else [1, 0, 1])
+        assert {move.before.advice for move in earned.moves[-1].values()} <= {"push left", "push right"}
+    assert all(len(found) == 1 for found in by_episode.values())
+    assert {"push right"} in by_episode.values()
+    assert {"push left"} in by_episode.values()
+
+
 # --- what following it earns
 
 
@@ -234,7 +293,14 @@ def test_a_state_without_a_hint_has_no_potential(service):
 
 
 def test_guided_environments_go_on_exactly():
-    settings = {"hint_every": 3, "hint_dropout": 0.5, "guidance_weight": 1.0, "max_episode_steps": 5}
+    settings = {
+        "hint_every": 3,
+        "hint_dropout": 0.5,
+        "guidance_weight": 1.0,
+        "max_episode_steps": 5,
+        "wrong_hints": 0.5,
+    }
+    settings["wrong_hints"] = 0.5
     straight, stopped = (guided(earned=Earned(), **settings) for _ in range(2))
     choices = [[step % 2, 1 - step % 2, step % 2] for step in range(20)]
     for each in choices[:8]:

@@ -11,10 +11,10 @@ import torch
 from hintwise.language_model import load_language_model
 from worker.config import PretrainConfig
 from worker.errors import CheckpointUnusable, Interrupted, UsageError
+from worker.hint_words import exchanged, named_action
 from worker.pretraining import obey
 from worker.pretraining import run as run_module
 from worker.pretraining.corpus import build_corpus
-from worker.pretraining.evaluate import exchanged, named_action
 from worker.pretraining.model import build_model
 from worker.pretraining.model_card import command
 from worker.pretraining.obey import Outcome, play, summary
@@ -228,7 +228,7 @@ class Advisor:
 
     def action_log_probs(self, states, hints):
         return [
-            [0.0 if hint and named_action(hint, state) == action else -1.0 for action in state.actions]
+            [0.0 if hint and named_action(hint, state.all_actions) == action else -1.0 for action in state.actions]
             for state, hint in zip(states, hints, strict=True)
         ]
 
@@ -262,9 +262,9 @@ def test_no_steps_leave_the_first_weights(corpus, tmp_path):
 
 def test_a_named_action_is_the_longest_that_fits():
     [state] = collect(WORLDS[0], 1, first_seed=1, generator=random.Random(1))
-    assert named_action("go left to reach the goal", state) == "left"
-    assert named_action("leftwards", state) is None
-    assert named_action("the go left", state) is None
+    assert named_action("go left to reach the goal", state.all_actions) == "left"
+    assert named_action("leftwards", state.all_actions) is None
+    assert named_action("the go left", state.all_actions) is None
 
 
 def test_left_and_right_are_exchanged_as_words():
