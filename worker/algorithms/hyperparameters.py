@@ -37,7 +37,7 @@ class Hyperparameters(BaseModel):
         128,
         ge=1,
         description="Steps of each environment between two updates.",
-        json_schema_extra=by_algorithm(a2c=16, dqn=32, sarsa=32),
+        json_schema_extra=by_algorithm(a2c=16, dqn=32, sarsa=64),
     )
     learning_rate: Positive = Field(
         1e-3, description="Step size of the optimizer at the start.", json_schema_extra=by_algorithm(a2c=7e-4)
@@ -81,7 +81,7 @@ class EpochHyperparameters(MinibatchHyperparameters):
         6,
         ge=1,
         description="Passes over the transitions of one update.",
-        json_schema_extra=by_algorithm(sarsa=8),
+        json_schema_extra=by_algorithm(sarsa=4),
     )
 
 
@@ -178,7 +178,7 @@ class SARSAHyperparameters(QHyperparameters, EpochHyperparameters):
     """SARSA"""
 
     sarsa_lambda: Share = Field(
-        0.3, description="Decay of the traces: 0 is one-step SARSA, 1 the whole return of the rollout."
+        0.9, description="Decay of the traces: 0 is one-step SARSA, 1 the whole return of the rollout."
     )
 
 
