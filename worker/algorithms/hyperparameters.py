@@ -37,7 +37,7 @@ class Hyperparameters(BaseModel):
         128,
         ge=1,
         description="Steps of each environment between two updates.",
-        json_schema_extra=by_algorithm(a2c=16, dqn=32, sarsa=64),
+        json_schema_extra=by_algorithm(a2c=16, dqn=32, sarsa=32),
     )
     learning_rate: Positive = Field(
         1e-3, description="Step size of the optimizer at the start.", json_schema_extra=by_algorithm(a2c=7e-4)
@@ -45,6 +45,7 @@ class Hyperparameters(BaseModel):
     anneal_lr: bool = Field(
         True,
         description="Let the learning rate fall linearly to nearly 0 over the run.",
+        json_schema_extra=by_algorithm(sarsa=False),
     )
     gamma: float = Field(0.99, ge=0, lt=1, description="Discount per step.")
     max_grad_norm: Positive = Field(
@@ -81,7 +82,7 @@ class EpochHyperparameters(MinibatchHyperparameters):
         6,
         ge=1,
         description="Passes over the transitions of one update.",
-        json_schema_extra=by_algorithm(sarsa=4),
+        json_schema_extra=by_algorithm(sarsa=8),
     )
 
 
@@ -178,7 +179,7 @@ class SARSAHyperparameters(QHyperparameters, EpochHyperparameters):
     """SARSA"""
 
     sarsa_lambda: Share = Field(
-        0.9, description="Decay of the traces: 0 is one-step SARSA, 1 the whole return of the rollout."
+        0.3, description="Decay of the traces: 0 is one-step SARSA, 1 the whole return of the rollout."
     )
 
 
