@@ -137,7 +137,7 @@ class Collector:
             prepare=prepare,
             at_end=note_envs,
         )
-        rollout.distill_share, rollout.staleness = turn.distill_share, turn.staleness
+        rollout.distill_share, rollout.staleness = turn.distill_share * rollout.trust, turn.staleness
         return Collected(rollout, snapshots[-1])
 
     def _check(self) -> None:

@@ -35,6 +35,7 @@ class VectorStep(NamedTuple):
     truncated: Flags  # (N,)
     final_states: dict[int, State]  # by environment: the last state where truncated and not terminated
     finished: list[FinishedEpisode]
+    trust: float = 1.0  # how far guidance is trusted now, 0 to 1
     shaping: Floats | None = None  # (N,) of the rewards, what guidance added; None where nothing guides
 
 

@@ -270,6 +270,7 @@ class Learner:
             mean_return=mean([episode.episode_return for episode in self.recent]),
             mean_length=mean([episode.length for episode in self.recent]),
             mean_shaping=float(rollout.shaping.mean()),
+            guidance_trust=rollout.trust,
             stale_transitions=rollout.num_stale,
             staleness=rollout.staleness,
             metrics=metrics,

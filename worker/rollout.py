@@ -127,6 +127,7 @@ def _store(rollout: Rollout, s: int, asked: Asked, outcome: VectorStep, worth: W
     if worth:
         rollout.values[s] = [worth.of(result) for result in asked.results]
     rollout.rewards[s] = outcome.rewards
+    rollout.trust = outcome.trust
     if outcome.shaping is not None:
         rollout.shaping[s] = outcome.shaping
     rollout.terminated[s] = outcome.terminated

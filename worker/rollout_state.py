@@ -42,6 +42,7 @@ def rollout_of(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Roll
             behaviour=Behaviour(*values["behaviour"]),
             hinted_prompts=list(values["hinted_prompts"]),
             bare_prompts=list(values["bare_prompts"]),
+            trust=float(values["trust"]),
             distill_share=float(values["distill_share"]),
             staleness=int(values["staleness"]),
         )

@@ -68,7 +68,9 @@ class GuidanceSnapshot(BaseModel):
     dropped: bool
     weight: float
     memory: float  # of what pays for guidance
+    earned: float  # in the episode so far
     num_steps: int  # of all environments, since the run began
+    gate: tuple[float, list[tuple[float, float]]]  # of all environments
 
 
 class EpisodeSnapshot(BaseModel):

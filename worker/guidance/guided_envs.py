@@ -14,8 +14,9 @@ import numpy as np
 
 from hintwise.advising.hints import HintSource
 from worker.config import TrainConfig
-from worker.envs import VectorEnvs, VectorStep
+from worker.envs import FinishedEpisode, VectorEnvs, VectorStep
 from worker.guidance.earnings import Earnings, Move, earnings
+from worker.guidance.gate import Gate
 from worker.guidance.hints import Hints, service_hints
 from worker.guidance.settings import GuidanceSettings
 from worker.guidance.wrong_hints import wrong_hint
@@ -57,7 +58,9 @@ class GuidedEnvs:
         self._dropped = [False] * envs.num_envs
         self._wrong = [False] * envs.num_envs
         self._weights = [0.0] * envs.num_envs
+        self._earned = [0.0] * envs.num_envs  # in the episode so far, whatever the weight
         self._num_steps = 0  # of all environments together
+        self._gate = Gate()
         every = range(envs.num_envs)
         self._hints.follow(dict(enumerate(envs.states)), began=every)
         self._settle(every)
@@ -84,6 +87,8 @@ class GuidedEnvs:
         for i, episode in enumerate(episodes):
             if episode.guidance is not None:
                 self._take_back(i, episode.guidance)
+        if episodes[0].guidance is not None:
+            self._gate.restore(*episodes[0].guidance.gate)
 
     def close(self) -> None:
         self._envs.close()
@@ -99,10 +104,18 @@ class GuidedEnvs:
         shaping = np.zeros(self.num_envs)
         for i, earned in (self._earnings.follow(moves) if self._earnings else {}).items():
             shaping[i] = self._weights[i] * earned
-        for i in ended:
-            self._episodes[i] += 1
+            self._earned[i] += earned
+        self._end_episodes(outcome.finished)
         self._settle(ended)
-        return outcome._replace(rewards=outcome.rewards + shaping, final_states=finals, shaping=shaping)
+        rewards = outcome.rewards + shaping
+        return outcome._replace(rewards=rewards, final_states=finals, shaping=shaping, trust=self._gate.value)
+
+    def _end_episodes(self, finished: Sequence[FinishedEpisode]) -> None:
+        for i, episode_return, length in finished:
+            if self._earnings and self._settings.guidance_gate:
+                self._gate.note(self._earned[i] / length, episode_return)
+            self._earned[i] = 0.0
+            self._episodes[i] += 1
 
     def _settle(self, began: Sequence[int]) -> None:
         """Settles what holds for the whole of the episodes that begin."""
@@ -113,7 +126,7 @@ class GuidedEnvs:
                 self._run_seed, i, self._episodes[i], probability=self._settings.hint_dropout
             )
             self._wrong[i] = self._is_wrong(i)
-            self._weights[i] = self._settings.guidance_weight * left
+            self._weights[i] = self._settings.guidance_weight * left * self._gate.value
         states = self.states
         if self._earnings and began:
             self._earnings.begin({i: states[i] for i in began})
@@ -133,13 +146,16 @@ class GuidedEnvs:
             dropped=self._dropped[i],
             weight=self._weights[i],
             memory=self._earnings.memory(i) if self._earnings else 0.0,
+            earned=self._earned[i],
             num_steps=self._num_steps,
+            gate=self._gate.state(),
         )
 
     def _take_back(self, i: int, was: GuidanceSnapshot) -> None:
         self._hints.in_force[i], self._hints.ages[i] = was.hint, was.age
         self._dropped[i], self._weights[i], self._num_steps = was.dropped, was.weight, was.num_steps
         self._wrong[i] = self._is_wrong(i)
+        self._earned[i] = was.earned
         if self._earnings:
             self._earnings.remember(i, was.memory)
 

@@ -40,6 +40,10 @@ class GuidanceSettings(BaseModel):
     guidance_weight: float = Field(
         0.3, ge=0, allow_inf_nan=False, description="What the reward for guidance is multiplied by at the start."
     )
+    guidance_gate: bool = Field(
+        True,
+        description="Trust guidance less while what its reward pays does not foretell the environment's own return.",
+    )
     guidance_fraction: float = Field(
         1.0,
         gt=0,

@@ -256,6 +256,34 @@ def test_the_weight_holds_for_an_episode_and_falls_from_one_to_the_next():
     assert rewards == pytest.approx([1 + each for each in added])
 
 
+def test_guidance_that_pays_for_the_wrong_thing_is_trusted_less_from_episode_to_episode():
+    envs = guided(earned=FirstPays(), guidance_weight=1.0, max_episode_steps=500, total_steps=10**9)
+    generator, weights = np.random.default_rng(3), []
+    for _ in range(1_000):
+        outcome = envs.step(generator.integers(2, size=NUM_ENVS).tolist())
+        weights.append(outcome.trust)
+    assert weights[0] == 1.0
+    assert weights[-1] < 0.2
+    free = guided(earned=FirstPays(), guidance_weight=1.0, total_steps=10**9, guidance_gate=False)
+    assert free.step([0, 0, 0]).trust == 1.0
+
+
+class FirstPays(Earned):
+    """Pays for the first step of an episode alone: the longer an episode, the less of it per step."""
+
+    def __init__(self):
+        super().__init__()
+        self.fresh = set()
+
+    def begin(self, states):
+        self.fresh |= set(states)
+
+    def follow(self, moves):
+        paid = {i: float(i in self.fresh) for i in moves}
+        self.fresh -= set(moves)
+        return paid
+
+
 def test_the_penalty_takes_from_disobedience_and_pays_nothing(service):
     penalty = Penalty(service, None)
     said = State("a", LEFT_RIGHT, advice="push left")
@@ -370,6 +398,7 @@ def test_the_policy_learns_from_the_prompts_that_it_acted_on(config, service):
         assert "hint:" not in bare
     assert report.mean_shaping == pytest.approx(rollout.shaping.mean())
     assert report.mean_shaping < 0
+    assert report.guidance_trust == 1.0
     np.testing.assert_allclose(rollout.rewards - rollout.shaping, 1.0)
     assert report.metrics.first_ratio_error < 1e-4
 
