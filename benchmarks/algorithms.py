@@ -4,7 +4,8 @@
     python -m benchmarks.algorithms runs/algorithms-cartpole runs/algorithms-toy-text runs/algorithms-minigrid
 
 Every finished run of the sweeps is a row: 100 greedy episodes from seed 900,000. `optimum` is the mean return of the
-best policy on the same starts, by value iteration over the environment's own table. The peers are trained on the
+best policy on the same starts: by value iteration over the environment's own table, and for MiniGrid by breadth-first
+search with everything in sight, which is more than the policy sees. The peers are trained on the
 environment's numbers with an MLP, the same seeds and the same number of steps, and play the same episodes: with
 rl-baselines3-zoo's settings on CartPole, stable-baselines3's defaults elsewhere. `--no-peers` leaves them out.
 """
@@ -28,6 +29,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
 
 from benchmarks import results_file
+from benchmarks.shortest_plans import best_return
+from worker.minigrid_levels import is_level, register_levels
 
 FIRST_SEED, NUM_EPISODES = 900_000, 100
 PEERS: Mapping[str, type[BaseAlgorithm]] = {"ppo": PPO, "a2c": A2C, "dqn": DQN}
@@ -89,7 +92,11 @@ def _summary(rows: list[dict[str, Any]], shown: Callable[[Mapping[str, Any]], di
 
 
 def optimum(env_id: str, env_kwargs: Mapping[str, Any]) -> float | None:
-    """Returns the mean undiscounted return of the best policy from the evaluation's starts; None without a table."""
+    """Returns the mean undiscounted return of the best policy from the evaluation's starts; None if nobody knows it."""
+    seeds = range(FIRST_SEED, FIRST_SEED + NUM_EPISODES)
+    register_levels(env_id)
+    if is_level(env_id):
+        return mean(best_return(env_id, env_kwargs, seed) for seed in seeds)
     env = gymnasium.make(env_id, **env_kwargs)
     table = getattr(env.unwrapped, "P", None)
     if table is None:
@@ -109,7 +116,7 @@ def optimum(env_id: str, env_kwargs: Mapping[str, Any]) -> float | None:
         values = new
     else:
         return None  # it does not end: some policy earns for ever
-    return mean(float(values[env.reset(seed=FIRST_SEED + i)[0]]) for i in range(NUM_EPISODES))
+    return mean(float(values[env.reset(seed=seed)[0]]) for seed in seeds)
 
 
 def _peers(rows: list[dict[str, Any]], jobs: int) -> list[dict[str, Any]]:
@@ -117,7 +124,7 @@ def _peers(rows: list[dict[str, Any]], jobs: int) -> list[dict[str, Any]]:
     for row in rows:
         algorithm = row["condition"].split("-")[0]
         made = row["evaluation"]
-        if algorithm in PEERS and not made["env_id"].startswith("MiniGrid"):  # its grids need a network of their own
+        if algorithm in PEERS and not is_level(made["env_id"]):  # its grids need a network of their own
             wanted.append(Peer(algorithm, made["env_id"], made["env_kwargs"], row["seed"], row["steps"]))
     with ProcessPoolExecutor(jobs) as pool:
         return list(pool.map(_trained, wanted))
