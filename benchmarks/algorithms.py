@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import mean, median
@@ -57,7 +57,7 @@ def main() -> None:
     tasks = {_task(row): row["evaluation"] for row in rows}
     measured = {
         "runs": [_shown(row) for row in rows],
-        "summary": _summary(rows, _shown),
+        "summary": _summary(rows),
         "optimum": {task: optimum(made["env_id"], made["env_kwargs"]) for task, made in tasks.items()},
         "sb3": _peers(rows, arguments.jobs) if arguments.peers else None,
     }
@@ -74,10 +74,10 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"task": _task(row), **{name: row[name] for name in names}, "mean_return": row["evaluation"]["mean_return"]}
 
 
-def _summary(rows: list[dict[str, Any]], shown: Callable[[Mapping[str, Any]], dict[str, Any]]) -> list[dict[str, Any]]:
+def _summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns each task and condition with its returns by seed."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in sorted(map(shown, rows), key=lambda row: row["seed"]):
+    for row in sorted(map(_shown, rows), key=lambda row: row["seed"]):
         groups.setdefault((row["task"], row["condition"]), []).append(row)
     return [
         {
