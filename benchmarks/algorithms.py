@@ -8,13 +8,16 @@ best policy on the same starts: by value iteration over the environment's own ta
 search with everything in sight, which is more than the policy sees. The peers are trained on the
 environment's numbers with an MLP, the same seeds and the same number of steps, and play the same episodes: with
 rl-baselines3-zoo's settings on CartPole, stable-baselines3's defaults elsewhere. `--no-peers` leaves them out.
+
+`--add` keeps what the results file has of runs and peers that are not made again: of other seeds, and of conditions that
+these sweeps do not have. Rows with another number of steps or episodes go. Each row names its own commit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import mean, median
@@ -52,16 +55,19 @@ def main() -> None:
     parser.add_argument("sweeps", type=Path, nargs="+", help="directories that `worker sweep` wrote")
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--add", action="store_true", help="to the results file, instead of writing it anew")
     arguments = parser.parse_args()
     rows = [json.loads(line) for sweep in arguments.sweeps for line in (sweep / "results.jsonl").open()]
     tasks = {_task(row): row["evaluation"] for row in rows}
+    before = results_file.read("algorithms") if arguments.add else {}
+    best = {task: optimum(made["env_id"], made["env_kwargs"], made["episodes"]) for task, made in tasks.items()}
+    runs = joined(before.get("runs", []), [_shown(row) for row in rows], ("task", "condition"))
+    peers = _peers(rows, arguments.jobs) if arguments.peers else []
     measured = {
-        "runs": [_shown(row) for row in rows],
-        "summary": _summary(rows),
-        "optimum": {
-            task: optimum(made["env_id"], made["env_kwargs"], made["episodes"]) for task, made in tasks.items()
-        },
-        "sb3": _peers(rows, arguments.jobs) if arguments.peers else None,
+        "runs": runs,
+        "summary": _summary(runs),
+        "optimum": before.get("optimum", {}) | best,
+        "sb3": joined(before.get("sb3") or [], peers, ("env_id", "algorithm")),
     }
     print(results_file.write("algorithms", measured).read_text())
 
@@ -77,10 +83,33 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"task": _task(row), **{name: row[name] for name in names}, **came_to}
 
 
-def _summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def joined(
+    before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]], names: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """Returns rows of now, behind those of before that they do not replace.
+
+    Args:
+        before: Rows that were measured earlier.
+        now: Rows that were measured now.
+        names: What tells a group of runs from others; within one, all have the same steps and episodes.
+    """
+
+    def group(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[name] for name in names)
+
+    def size(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return row["steps"], row.get("episodes")
+
+    replaced, sizes = {(group(row), row["seed"]) for row in now}, {group(row): size(row) for row in now}
+    others = [row for row in before if (group(row), row["seed"]) not in replaced]
+    kept = [row for row in others if sizes.get(group(row), size(row)) == size(row)]
+    return [dict(row) for row in (*kept, *now)]
+
+
+def _summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns each task and condition with its returns by seed."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in sorted(map(_shown, rows), key=lambda row: row["seed"]):
+    for row in sorted(runs, key=lambda row: row["seed"]):
         groups.setdefault((row["task"], row["condition"]), []).append(row)
     return [
         {

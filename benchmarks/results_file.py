@@ -37,6 +37,12 @@ def write(name: str, measured: dict[str, Any]) -> Path:
     return path
 
 
+def read(name: str) -> dict[str, Any]:
+    """Returns what `write` wrote last; nothing where it has not."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def shown(argument: str) -> str:
     """Returns a command's argument without the directories of this machine: of an absolute path, its last part."""
     flag, equals, value = argument.rpartition("=")

@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks import doorkey_stream, repeats, results_file, trunk
+from benchmarks import algorithms, doorkey_stream, repeats, results_file, trunk
 from benchmarks.bare_gpt2 import BareGpt2
 from benchmarks.doorkey_stream import RecordedStream, read_streams, write_streams
 from benchmarks.engine_prompts import NUM_PROMPT_TOKENS, check_lengths, prompts_of_60_tokens
@@ -206,3 +206,12 @@ def test_a_run_that_does_not_end_is_killed(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="has not ended"):
         trunk._watched(sleeper, tmp_path / "metrics.jsonl", 475)
     assert sleeper.wait(10) != 0
+
+
+def test_results_of_other_seeds_and_conditions_are_kept():
+    def row(condition, seed, steps=100, episodes=100, mean_return=0.0):
+        return {"condition": condition, "seed": seed, "steps": steps, "episodes": episodes, "mean_return": mean_return}
+
+    before = [row("a", 1), row("a", 2), row("b", 1), row("c", 1, steps=50), row("d", 1)]
+    now = [row("a", 2, mean_return=1.0), row("c", 2), row("d", 2, episodes=500)]
+    assert algorithms.joined(before, now, ("condition",)) == [row("a", 1), row("b", 1), *now]
