@@ -9,8 +9,8 @@ search with everything in sight, which is more than the policy sees. The peers a
 environment's numbers with an MLP, the same seeds and the same number of steps, and play the same episodes: with
 rl-baselines3-zoo's settings on CartPole, stable-baselines3's defaults elsewhere. `--no-peers` leaves them out.
 
-`--add` keeps what the results file has of runs and peers that are not made again: of other seeds, and of conditions that
-these sweeps do not have. Rows with another number of steps or episodes go. Each row names its own commit.
+`--add` keeps what the results file has of runs and peers that are not made again: of other seeds, and of conditions
+that these sweeps do not have. Rows with another number of steps or episodes go. Each row names its own commit.
 """
 
 from __future__ import annotations
