@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.guided_runs import WINDOW, Sweep
+from benchmarks.guided_runs import UNGUIDED, WINDOW, Sweep
 from worker.reporting.curves import COLOURS
 
-MUTED = "#8a8f98"
+BLACK, MUTED = "#000000", "#8a8f98"
+"""Of unguided runs, in every picture, and of who does not learn."""
 
 
 def draw(sweep: Sweep, obeying: Mapping[str, Any] | None, path: Path) -> None:
@@ -24,10 +25,11 @@ def draw(sweep: Sweep, obeying: Mapping[str, Any] | None, path: Path) -> None:
         obeying: What obeying alone comes to, where it was played.
         path: Of the picture.
     """
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for name, colour in zip(sweep.conditions, cycle(COLOURS)):
-        _draw_condition(axes, sweep, name, colour)
+    others = cycle(colour for colour in COLOURS if colour != BLACK)
+    for name in sweep.conditions:
+        _draw_condition(axes, sweep, name, BLACK if name == UNGUIDED else next(others))
     if obeying is not None:
         axes.axhline(
             obeying["success_rate"], color=MUTED, linestyle="--", linewidth=1, label="obeying alone, no training"
@@ -39,7 +41,8 @@ def draw(sweep: Sweep, obeying: Mapping[str, Any] | None, path: Path) -> None:
     axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
-    figure.legend(frameon=False, loc="outside right upper", fontsize="small")
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
@@ -51,4 +54,4 @@ def _draw_condition(axes: Any, sweep: Sweep, name: str, colour: str) -> None:
     seeds = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
     axes.plot(shortest.grid, np.median(curves, axis=0), color=colour, linewidth=2, label=f"{name} ({seeds})")
     if len(runs) > 1:
-        axes.fill_between(shortest.grid, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(shortest.grid, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.12, linewidth=0)

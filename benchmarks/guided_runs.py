@@ -19,6 +19,8 @@ from worker.text_env import TextEnv
 WINDOW = 50
 """Training episodes whose success is averaged."""
 BAR = 0.9
+UNGUIDED = "unguided"
+"""The condition that the others stand beside."""
 NUM_POINTS = 200
 """Of a learning curve."""
 

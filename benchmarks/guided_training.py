@@ -32,14 +32,12 @@ from scipy import stats
 
 from benchmarks import results_file
 from benchmarks.guided_curves import draw
-from benchmarks.guided_runs import BAR, WINDOW, Run, Sweep, read_sweep
+from benchmarks.guided_runs import BAR, UNGUIDED, WINDOW, Run, Sweep, read_sweep
 from benchmarks.obey_only import GUIDANCE_MODEL, obey_only
 from hintwise.language_model import load_language_model
 from worker.minigrid_levels import is_level
 from worker.pretraining.reader import Reader
 
-UNGUIDED = "unguided"
-"""The condition that the others stand beside."""
 MAX_RETURNS = {"CartPole-v1": 500.0}
 MEASURES = "mean_return", "success_rate"
 CONFIDENCE = 0.95
