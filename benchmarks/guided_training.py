@@ -5,7 +5,7 @@
 
 | number             | of a run                                                                                     |
 | ------------------ | -------------------------------------------------------------------------------------------- |
-| `success`          | share of 100 fresh episodes, from seed 900,000, that succeed: without hints, and with them   |
+| `success_rate`     | share of 100 fresh episodes, from seed 900,000, that succeed: without hints, and with them   |
 | `steps_to_bar`     | environment steps after which 90% of the last 50 training episodes had succeeded, or null    |
 | `training_success` | success of the last 50 training episodes, averaged over the whole training: the area under   |
 |                    | the learning curve, as GLAM measures it                                                      |
@@ -100,9 +100,9 @@ def shown(run: Run) -> Row:
         "condition": run.condition,
         "seed": run.seed,
         "mean_return": run.score("mean_return"),
-        "success": run.score("success_rate"),
+        "success_rate": run.score("success_rate"),
         "mean_return_with_hints": run.score("mean_return", with_hints=True),
-        "success_with_hints": run.score("success_rate", with_hints=True),
+        "success_rate_with_hints": run.score("success_rate", with_hints=True),
         "steps_to_bar": run.steps_to_bar,
         "training_success": float(run.curve.mean()),
         **{name: run.line[name] for name in names},
@@ -114,9 +114,9 @@ def summary(runs: Sequence[Run]) -> Row:
     rows = [shown(run) for run in runs]
     names = (
         "mean_return",
-        "success",
+        "success_rate",
         "mean_return_with_hints",
-        "success_with_hints",
+        "success_rate_with_hints",
         "training_success",
         "training_s",
     )

@@ -112,9 +112,9 @@ def test_a_condition_is_summed_up_and_stands_beside_the_unguided_runs(tmp_path, 
     unguided, guided, wrong = experiment["conditions"]
     assert (experiment["env_id"], experiment["obey_only"], experiment["missing"]) == (LEVEL, None, [])
     assert unguided["beside_unguided"] is None
-    assert unguided["success_with_hints"] is None
-    assert guided["success"] == {"median": pytest.approx(0.85), "mean": pytest.approx(0.85)}
-    assert guided["success_with_hints"] == {"median": 1.0, "mean": 1.0}
+    assert unguided["success_rate_with_hints"] is None
+    assert guided["success_rate"] == {"median": pytest.approx(0.85), "mean": pytest.approx(0.85)}
+    assert guided["success_rate_with_hints"] == {"median": 1.0, "mean": 1.0}
     assert guided["training_s"] == {"median": 15.0, "mean": 15.0}
     assert guided["steps_to_bar"] == {"by_seed": {"1": 500, "2": 500}, "reached": 2, "median": 500}
     beside = guided["beside_unguided"]
