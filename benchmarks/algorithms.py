@@ -3,7 +3,7 @@
     python -m worker sweep experiments/algorithms-*.toml
     python -m benchmarks.algorithms runs/algorithms-cartpole runs/algorithms-toy-text runs/algorithms-minigrid
 
-Every finished run of the sweeps is a row: 100 greedy episodes from seed 900,000. `optimum` is the mean return of the
+Every finished run of the sweeps is a row: its greedy episodes from seed 900,000. `optimum` is the mean return of the
 best policy on the same starts: by value iteration over the environment's own table, and for MiniGrid by breadth-first
 search with everything in sight, which is more than the policy sees. The peers are trained on the
 environment's numbers with an MLP, the same seeds and the same number of steps, and play the same episodes: with
@@ -58,7 +58,9 @@ def main() -> None:
     measured = {
         "runs": [_shown(row) for row in rows],
         "summary": _summary(rows),
-        "optimum": {task: optimum(made["env_id"], made["env_kwargs"]) for task, made in tasks.items()},
+        "optimum": {
+            task: optimum(made["env_id"], made["env_kwargs"], made["episodes"]) for task, made in tasks.items()
+        },
         "sb3": _peers(rows, arguments.jobs) if arguments.peers else None,
     }
     print(results_file.write("algorithms", measured).read_text())
@@ -71,7 +73,8 @@ def _task(row: Mapping[str, Any]) -> str:
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     names = "condition", "seed", "steps", "training_s", "wall_time_s", "git_commit"
-    return {"task": _task(row), **{name: row[name] for name in names}, "mean_return": row["evaluation"]["mean_return"]}
+    came_to = {name: row["evaluation"][name] for name in ("mean_return", "episodes")}
+    return {"task": _task(row), **{name: row[name] for name in names}, **came_to}
 
 
 def _summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -91,9 +94,9 @@ def _summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def optimum(env_id: str, env_kwargs: Mapping[str, Any]) -> float | None:
+def optimum(env_id: str, env_kwargs: Mapping[str, Any], num_episodes: int) -> float | None:
     """Returns the mean undiscounted return of the best policy from the evaluation's starts; None if nobody knows it."""
-    seeds = range(FIRST_SEED, FIRST_SEED + NUM_EPISODES)
+    seeds = range(FIRST_SEED, FIRST_SEED + num_episodes)
     register_levels(env_id)
     if is_level(env_id):
         return mean(best_return(env_id, env_kwargs, seed) for seed in seeds)

@@ -20,6 +20,8 @@ BLACK, MUTED = "#000000", "#8a8f98"
 def draw(sweep: Sweep, obeying: Mapping[str, Any] | None, path: Path) -> None:
     """Draws success by environment steps: the median over seeds, and the band between the lowest and the highest.
 
+    Of the training episodes those count that showed the policy no hints.
+
     Args:
         sweep: Whose runs are drawn.
         obeying: What obeying alone comes to, where it was played.
@@ -35,7 +37,7 @@ def draw(sweep: Sweep, obeying: Mapping[str, Any] | None, path: Path) -> None:
             obeying["success_rate"], color=MUTED, linestyle="--", linewidth=1, label="obeying alone, no training"
         )
     axes.set_title(f"{sweep.world['env_id']}: median over seeds, lowest to highest", loc="left")
-    axes.set(xlabel="environment steps", ylabel=f"success of the last {WINDOW} training episodes", ylim=(-0.02, 1.02))
+    axes.set(xlabel="environment steps", ylabel=f"success, last {WINDOW} training episodes without hints", ylim=(-0.02, 1.02))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.set_xlim(left=0)
@@ -48,7 +50,7 @@ def draw(sweep: Sweep, obeying: Mapping[str, Any] | None, path: Path) -> None:
 
 
 def _draw_condition(axes: Any, sweep: Sweep, name: str, colour: str) -> None:
-    runs = [run for run in sweep.runs if run.condition == name]
+    runs = [run.alone for run in sweep.runs if run.condition == name]
     shortest = min(runs, key=lambda run: run.steps)
     curves = np.stack([np.interp(shortest.grid, run.grid, run.curve) for run in runs])
     seeds = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"

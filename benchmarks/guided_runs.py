@@ -35,11 +35,18 @@ class Run(NamedTuple):
     line: Mapping[str, Any]  # of results.jsonl
     ended: Floats  # (E,) environment steps after which its training episodes ended
     succeeded: Floats  # (E,) 0 or 1
+    hinted: NDArray[np.bool_]  # (E,) whether the policy was shown hints
 
     @property
     def steps(self) -> int:
         """Environment steps that it was trained for."""
         return int(self.line["steps"])
+
+    @property
+    def alone(self) -> Run:
+        """The same run, of whose training episodes those are left that showed no hints."""
+        kept = ~self.hinted
+        return self._replace(ended=self.ended[kept], succeeded=self.succeeded[kept], hinted=self.hinted[kept])
 
     @property
     def grid(self) -> Floats:
@@ -98,9 +105,9 @@ def read_sweep(directory: Path) -> Sweep:
 def _run(directory: Path, line: Mapping[str, Any], world: Mapping[str, Any]) -> Run:
     condition, seed = line["condition"], line["seed"]
     episodes = [each for row in read_metrics(directory / condition / f"seed-{seed}") for each in row["episodes"]]
-    numbers = np.array(episodes, dtype=np.float64).reshape(-1, 3)  # step, return, length
+    numbers = np.array(episodes, dtype=np.float64).reshape(-1, 4)  # step, return, length, shown hints
     with closing(TextEnv(world["env_id"], world["env_kwargs"])) as env:
         succeeded = env.successes(numbers[:, 1])
     if succeeded is None:
         raise SystemExit(f"nobody says what success is in {world['env_id']}")
-    return Run(condition, seed, line, numbers[:, 0], succeeded.astype(np.float64))
+    return Run(condition, seed, line, numbers[:, 0], succeeded.astype(np.float64), numbers[:, 3] > 0)

@@ -9,10 +9,10 @@
 | `steps_to_bar`     | environment steps after which 90% of the last 50 training episodes had succeeded, or null    |
 | `training_success` | success of the last 50 training episodes, averaged over the whole training: the area under   |
 |                    | the learning curve, as GLAM measures it                                                      |
+| `..._alone`        | the same of the training episodes that showed the policy no hints                            |
 
-Training episodes are those that the run learned from: its actions are drawn, and a guided run is shown hints in a share
-of them. Each condition stands beside `unguided` on the same seeds: `steps_ratio` is its median `steps_to_bar` over that
-of `unguided`, where a run that never got there counts as the slowest. Returns are compared seed by seed: `lower_bound`
+Each condition stands beside `unguided` on the same seeds: `steps_ratio` is its median `steps_to_bar` over that of
+`unguided`, where a run that never got there counts as the slowest. Returns are compared seed by seed: `lower_bound`
 is the lower end of the one-sided 95% interval of the mean difference, by Student's t over the pairs, and
 `share_of_maximum` the same over the highest return there is. `obey_only` takes the action that a fresh hint raises
 most, and learns nothing (benchmarks/obey_only.py); `--no-obey` leaves it out. A picture of each experiment is drawn.
@@ -104,7 +104,9 @@ def shown(run: Run) -> Row:
         "mean_return_with_hints": run.score("mean_return", with_hints=True),
         "success_rate_with_hints": run.score("success_rate", with_hints=True),
         "steps_to_bar": run.steps_to_bar,
+        "steps_to_bar_alone": run.alone.steps_to_bar,
         "training_success": float(run.curve.mean()),
+        "training_success_alone": float(run.alone.curve.mean()),
         **{name: run.line[name] for name in names},
     }
 
@@ -118,16 +120,22 @@ def summary(runs: Sequence[Run]) -> Row:
         "mean_return_with_hints",
         "success_rate_with_hints",
         "training_success",
+        "training_success_alone",
         "training_s",
     )
     return {
         "seeds": [run.seed for run in runs],
         **{name: _middle([row[name] for row in rows]) for name in names},
-        "steps_to_bar": {
-            "by_seed": {row["seed"]: row["steps_to_bar"] for row in rows},
-            "reached": sum(row["steps_to_bar"] is not None for row in rows),
-            "median": median_steps(runs),
-        },
+        "steps_to_bar": _steps(runs),
+        "steps_to_bar_alone": _steps([run.alone for run in runs]),
+    }
+
+
+def _steps(runs: Sequence[Run]) -> Row:
+    return {
+        "by_seed": {run.seed: run.steps_to_bar for run in runs},
+        "reached": sum(run.steps_to_bar is not None for run in runs),
+        "median": median_steps(runs),
     }
 
 
@@ -152,14 +160,21 @@ def beside_unguided(runs: Sequence[Run], unguided: Sequence[Run], most: float | 
         return None
     differences = {run.seed: run.score("mean_return") - other.score("mean_return") for run, other in pairs}
     bound = lower_bound(list(differences.values()))
-    steps, without = (median_steps(group) for group in zip(*pairs, strict=True))
+    with_guidance, without = ([pair[k] for pair in pairs] for k in range(2))
     return {
         "return_differences": differences,
         "mean_difference": mean(differences.values()),
         "lower_bound": bound,
         "share_of_maximum": None if bound is None or most is None else bound / most,
-        "steps_ratio": None if steps is None or without is None else steps / without,
+        "steps_ratio": steps_ratio(with_guidance, without),
+        "steps_ratio_alone": steps_ratio([run.alone for run in with_guidance], without),
     }
+
+
+def steps_ratio(runs: Sequence[Run], others: Sequence[Run]) -> float | None:
+    """Returns the steps to the bar of some runs over those of others; None where one of the medians is unknown."""
+    steps, theirs = median_steps(runs), median_steps(others)
+    return None if steps is None or theirs is None else steps / theirs
 
 
 def lower_bound(differences: Sequence[float]) -> float | None:

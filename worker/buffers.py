@@ -37,6 +37,7 @@ class Episode(NamedTuple):
     step: int  # environment steps of the whole run when it ended
     episode_return: float  # undiscounted sum of the environment's own rewards
     length: int  # steps
+    hinted: bool = False  # whether the policy was shown hints
 
 
 @dataclass

@@ -30,6 +30,7 @@ CHANGEABLE = frozenset(
         "run_dir",
         "resume",
         "checkpoint_every",
+        "eval_episodes",
         "service_url",
         "service_timeout_s",
         "model",  # the checkpoint's own architecture and tokenizer are compared instead
@@ -138,6 +139,13 @@ class RunSettings(BaseModel):
         le=1,
         description="Updates that weights may be behind when they act: 0 collects and learns in turns, 1 collects the "
         "next rollout while learning from the last.",
+    )
+    eval_episodes: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Fresh episodes that the run is judged by in the end, and once more with hints where it is shown "
+        "any; half as many others choose its checkpoint.",
     )
     checkpoint_every: int = Field(10, ge=1, description="Updates between two checkpoints.")
     device: str = Field(

@@ -25,6 +25,7 @@ class FinishedEpisode(NamedTuple):
     env_index: int  # among the environments of the step
     episode_return: float
     length: int
+    hinted: bool = False  # whether the policy was shown hints
 
 
 class VectorStep(NamedTuple):

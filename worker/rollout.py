@@ -134,4 +134,4 @@ def _store(rollout: Rollout, s: int, asked: Asked, outcome: VectorStep, worth: W
     rollout.truncated[s] = outcome.truncated
     rollout.policy_versions[s] = asked.policy_version
     rollout.stale[s] |= asked.stale
-    rollout.episodes += [Episode(ended_at, end.episode_return, end.length) for end in outcome.finished]
+    rollout.episodes += [Episode(ended_at, end.episode_return, end.length, end.hinted) for end in outcome.finished]

@@ -79,7 +79,7 @@ class RunRecord:
         for name, value in record.items():
             if name not in {"step", "episodes"} and value is not None:
                 self._tensorboard.add_scalar(f"train/{name}", value, report.step)
-        for step, episode_return, _ in report.episodes:
+        for step, episode_return, _, _ in report.episodes:
             self._tensorboard.add_scalar("episode/return", episode_return, step)
 
     def write(self, **more: Any) -> None:

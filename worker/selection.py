@@ -18,8 +18,6 @@ from worker.seeds import FIRST_VALIDATION_SEED
 from worker.served_policy import ServedPolicy
 from worker.text_env import NO_ARGUMENTS
 
-NUM_EPISODES = 50
-
 
 class Choice(NamedTuple):
     directory: Path
@@ -33,6 +31,7 @@ def choose_checkpoint(
     *,
     env_kwargs: Mapping[str, Any] = NO_ARGUMENTS,
     memory: int = 0,
+    num_episodes: int = 50,
     say: Callable[[str], None],
     before_step: Callable[[], None] = lambda: None,
 ) -> Choice:
@@ -44,6 +43,7 @@ def choose_checkpoint(
         env_id: Environment to validate in.
         env_kwargs: Arguments it is made with.
         memory: Observations of the episode that each text remembers.
+        num_episodes: Validation episodes that each checkpoint plays.
         say: Told each checkpoint's return.
         before_step: Called before every step; what it raises ends the choice.
     """
@@ -55,7 +55,7 @@ def choose_checkpoint(
             env_id,
             env_kwargs=env_kwargs,
             memory=memory,
-            num_episodes=NUM_EPISODES,
+            num_episodes=num_episodes,
             first_seed=FIRST_VALIDATION_SEED,
             before_step=before_step,
         )

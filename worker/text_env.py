@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, redirect_stdout
 from types import MappingProxyType
 from typing import Any, NamedTuple, cast
@@ -70,7 +70,7 @@ class GuidanceSnapshot(BaseModel):
     memory: float  # of what pays for guidance
     earned: float  # in the episode so far
     num_steps: int  # of all environments, since the run began
-    gate: tuple[float, list[tuple[float, float]]]  # of all environments
+    gate: tuple[float, Sequence[tuple[bool, float, float]]]  # of all environments: `gate.GateState`
 
 
 class EpisodeSnapshot(BaseModel):

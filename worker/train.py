@@ -33,7 +33,7 @@ from worker.update_report import UpdateReport
 
 
 def train(config: TrainConfig, *, connect: Connect = connect) -> None:
-    """Trains, evaluates 100 fresh episodes greedily, draws the learning curve and says where everything is.
+    """Trains, evaluates fresh episodes greedily, draws the learning curve and says where everything is.
 
     Raises:
         RunDirTaken: The run directory holds a run, and `resume` is off.
@@ -149,15 +149,24 @@ def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopReq
     saved = save_checkpoint(run_dir, learner.checkpoint())
     record.write(status="evaluating")
     env_id, made = learner.config.env_id, learner.config.env_settings
-    chosen = choose_checkpoint(run_dir, learner.served, env_id, **made, say=display.say, before_step=stop.check)
+    num_episodes = learner.config.eval_episodes
+    chosen = choose_checkpoint(
+        run_dir,
+        learner.served,
+        env_id,
+        **made,
+        num_episodes=max(1, num_episodes // 2),
+        say=display.say,
+        before_step=stop.check,
+    )
     record.write(checkpoint=str(chosen.directory), last_checkpoint=str(saved), validation_return=chosen.mean_return)
-    display.say("evaluating 100 fresh episodes, greedily")
-    evaluation = play_episodes(learner.served, env_id, **made, before_step=stop.check)
+    display.say(f"evaluating {num_episodes} fresh episodes, greedily")
+    play = partial(play_episodes, learner.served, env_id, **made, num_episodes=num_episodes, before_step=stop.check)
+    evaluation = play()
     came_to = [str(evaluation)]
     if learner.config.shows_hints:
         display.say("and the same with hints")
-        every = learner.config.hint_every
-        hinted = play_episodes(learner.served, env_id, **made, hint_every=every, before_step=stop.check)
+        hinted = play(hint_every=learner.config.hint_every)
         record.write(evaluation_with_hints=asdict(hinted))
         came_to = [f"{evaluation}, without hints", f"{hinted}, with hints"]
     picture = _draw(run_dir, display)

@@ -23,7 +23,7 @@ def test_a_world_is_trained_and_evaluated_as_it_was_made(tmp_path, env_id, env_k
     assert record["steps"] == 256
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert max(line["first_ratio_error"] for line in lines) < 1e-4
-    assert max(length for line in lines for _, _, length in line["episodes"]) <= 8
+    assert max(length for line in lines for _, _, length, _ in line["episodes"]) <= 8
     played = run_worker("evaluate", run_dir, "--episodes", 5, "--greedy")
     assert played.returncode == 0, played.stderr
     assert json.loads(played.stdout)["env_kwargs"] == json.loads(env_kwargs)

@@ -24,7 +24,7 @@ def evaluation(env_id, mean_return, success):
 def leave_sweep(directory, runs, *, env_id=LEVEL, seeds=(1, 2)):
     """Leaves what `sweep` does; runs are {condition: {seed: (mean return, returns of training episodes)}}.
 
-    The episodes of a run end at equal distances, the last at its end.
+    The episodes of a run end at equal distances, the last at its end; every other one of a guided run shows hints.
     """
     directory.mkdir()
     plan = {"experiment": directory.name, "seeds": list(seeds), "conditions": {name: {} for name in runs}}
@@ -34,10 +34,12 @@ def leave_sweep(directory, runs, *, env_id=LEVEL, seeds=(1, 2)):
         for seed, (mean_return, returns) in by_seed.items():
             run_dir = directory / condition / f"seed-{seed}"
             run_dir.mkdir(parents=True)
-            ended = [[STEPS * (k + 1) // len(returns), value, 1] for k, value in enumerate(returns)]
+            guided = condition != "unguided"
+            ended = [
+                [STEPS * (k + 1) // len(returns), value, 1, guided and k % 2 == 0] for k, value in enumerate(returns)
+            ]
             updates = [{"episodes": ended[:3]}, {"episodes": ended[3:]}]
             (run_dir / "metrics.jsonl").write_text("".join(f"{json.dumps(update)}\n" for update in updates))
-            guided = condition != "unguided"
             lines.append(
                 {
                     "condition": condition,
@@ -102,6 +104,16 @@ def test_success_over_the_whole_training_is_the_area_under_the_curve(tmp_path):
     assert run.curve.mean() == pytest.approx(by_hand, abs=0.005)
 
 
+def test_episodes_that_showed_no_hints_are_told_apart(tmp_path):
+    """Every other episode shows hints, and those alone succeed."""
+    few = {"guided": {1: (0.0, [0.5, 0.0] * 100)}, "dies": {1: (0.0, [0.0, 0.5] * 100)}}
+    helped, alone = read_sweep(leave_sweep(tmp_path / "e", few)).runs
+    assert (helped.curve[-1], helped.alone.curve[-1], helped.alone.steps_to_bar) == (0.5, 0.0, None)
+    assert (alone.curve[-1], alone.alone.curve[-1]) == (0.5, 1.0)
+    assert (alone.steps_to_bar, alone.alone.steps_to_bar) == (None, 500)
+    assert alone.alone.curve.mean() == pytest.approx(0.99, abs=0.01)
+
+
 def test_a_condition_is_summed_up_and_stands_beside_the_unguided_runs(tmp_path, measured):
     runs = {
         "unguided": {1: (0.5, LATE), 2: (0.7, LATE)},
@@ -117,8 +129,10 @@ def test_a_condition_is_summed_up_and_stands_beside_the_unguided_runs(tmp_path, 
     assert guided["success_rate_with_hints"] == {"median": 1.0, "mean": 1.0}
     assert guided["training_s"] == {"median": 15.0, "mean": 15.0}
     assert guided["steps_to_bar"] == {"by_seed": {"1": 500, "2": 500}, "reached": 2, "median": 500}
+    assert guided["steps_to_bar_alone"] == {"by_seed": {"1": 1000, "2": 1000}, "reached": 2, "median": 1000}
     beside = guided["beside_unguided"]
     assert beside["steps_ratio"] == pytest.approx(500 / 950)
+    assert beside["steps_ratio_alone"] == pytest.approx(1000 / 950)
     assert beside["return_differences"] == {"1": pytest.approx(0.4), "2": pytest.approx(0.1)}
     # mean 0.25, standard error 0.15; t of one degree of freedom at 95% is tan(0.45 pi)
     assert beside["lower_bound"] == pytest.approx(0.25 - 0.15 * math.tan(0.45 * math.pi))

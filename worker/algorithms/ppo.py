@@ -3,7 +3,7 @@
     L = -w * min(ratio * A, clip(ratio, 1 - c, 1 + c) * A)      ratio = pi(a|s) / pi_old(a|s)
         + vf_coef * ((V - R) / value_scale)^2
         - ent_coef * H[pi(.|s)]
-        + distill_coef * share * KL(pi(.|s, hint) || pi(.|s))       where hints are shown; no gradient through the first
+        + distill_coef * share * KL(pi_old(.|s, hint) || pi(.|s))   where hints are shown
 
 Advantages are normalised within a minibatch: divided by their standard deviation, or by `advantage_floor` where that
 is more, so that what is left of them where nothing was earned does not count as much as a success. The value loss is
@@ -19,7 +19,6 @@ invariance for policy optimization, eq. 2, for w.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,9 +26,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hintwise.action_batch import ScoredPrompt
-from hintwise.policy import Policy
+from hintwise.policy import Policy, PolicyOutput
 from hintwise.scoring import score
 from hintwise.tokens import TextEncoder
 from worker.algorithms.accumulation import accumulate
@@ -71,11 +71,11 @@ class PPOMetrics:
         return [("KL", f"{self.approx_kl:.4f}")]
 
 
-class Lesson(NamedTuple):
-    """A state with the hint in force and without any: the policy is to do in the second what it does in the first."""
+class Lessons(NamedTuple):
+    """B states with the hint in force and without any: the policy is to do in the second what it did in the first."""
 
-    hinted: ScoredPrompt
-    bare: ScoredPrompt
+    hinted_log_probs: Tensor  # (B, A) under pi_old; -inf where a state has no such action
+    bare: list[ScoredPrompt]
 
 
 class Experience(NamedTuple):
@@ -87,7 +87,7 @@ class Experience(NamedTuple):
     weights: Tensor  # (B,) w
     advantages: Tensor  # (B,)
     returns: Tensor  # (B,)
-    lessons: list[Lesson]  # B, or none where no hints are shown
+    lessons: Lessons | None  # None where no hints are shown
     distill_share: float  # of distill_coef
 
 
@@ -189,7 +189,7 @@ class PPO:
         """
         hyper = self.hyperparameters
         index = torch.from_numpy(chosen).to(experience.actions.device)
-        output = score(self.policy, [experience.prompts[i] for i in chosen], only_log_probs=True)
+        output, distill_kl = self._score(experience, chosen)
         new = output.log_probs.gather(1, experience.actions[index, None]).squeeze(1)  # (b,)
         log_ratio = new - experience.log_probs[index]
         ratio = log_ratio.exp()
@@ -198,7 +198,6 @@ class PPO:
         value_loss = ((output.values - experience.returns[index]) / self.policy.value_scale).square().mean()
         mean_entropy = entropy(output.log_probs).mean()
         loss = policy_loss + hyper.vf_coef * value_loss - hyper.ent_coef * mean_entropy
-        distill_kl = self._distill_kl([experience.lessons[i] for i in chosen]) if experience.lessons else None
         if distill_kl is not None:
             loss = loss + hyper.distill_coef * experience.distill_share * distill_kl
         with torch.no_grad():
@@ -213,21 +212,33 @@ class PPO:
             }
         return loss, measured
 
-    def _distill_kl(self, lessons: Sequence[Lesson]) -> Tensor:
-        """Returns the mean of KL(pi(.|s, hint) || pi(.|s)), through whose first no gradient flows."""
-        prompts = [each.hinted for each in lessons] + [each.bare for each in lessons]
-        hinted, bare = score(self.policy, prompts, only_log_probs=True).log_probs.split(len(lessons))
-        hinted = hinted.detach()
-        difference = (hinted - bare).masked_fill(hinted == -torch.inf, 0.0)  # an illegal action adds 0, not NaN
+    def _score(self, experience: Experience, chosen: NDArray[np.int64]) -> tuple[PolicyOutput, Tensor | None]:
+        """Returns what the policy says about chosen transitions, and the mean KL(pi_old(.|s, hint) || pi(.|s)).
+
+        One question for both: an action that was chosen without a hint is its own lesson, and read once.
+        """
+        prompts = [experience.prompts[i] for i in chosen]
+        if experience.lessons is None:
+            return score(self.policy, prompts, only_log_probs=True), None
+        asked = prompts + [experience.lessons.bare[i] for i in chosen]
+        output = score(self.policy, asked, only_log_probs=True)
+        halves = zip(*(each.split(len(chosen)) for each in output), strict=True)
+        acted, bare = (PolicyOutput(*half) for half in halves)
+        index = torch.from_numpy(chosen).to(bare.log_probs.device)
+        hinted = experience.lessons.hinted_log_probs[index, : bare.log_probs.shape[1]]
+        # An illegal action adds 0, not NaN.
+        difference = (hinted - bare.log_probs).masked_fill(hinted == -torch.inf, 0.0)
         divergence: Tensor = (hinted.exp() * difference).sum(-1).mean()
-        return divergence
+        return acted, divergence
 
     def _encode(self, rollout: Rollout, advantages: NDArray[np.float64]) -> Experience:
         device = self.policy.device
         prompts = scored_prompts(rollout, self.policy, self.encoder)
         actions = torch.from_numpy(rollout.actions.reshape(-1)).to(device)
         acted_log_probs = flat(rollout.log_probs, device)
-        log_probs = self._log_probs(prompts, actions) if rollout.staleness else acted_log_probs
+        log_probs = acted_log_probs
+        if rollout.staleness:
+            log_probs = self._all_log_probs(prompts).gather(1, actions[:, None]).squeeze(1)
         return Experience(
             prompts=prompts,
             actions=actions,
@@ -235,27 +246,26 @@ class PPO:
             weights=importance_weights(log_probs, acted_log_probs, rollout.staleness),
             advantages=flat(advantages, device),
             returns=flat(advantages + rollout.values, device),
-            lessons=self._lessons(rollout) if self.hyperparameters.distill_coef * rollout.distill_share else [],
+            lessons=self._lessons(rollout) if self.hyperparameters.distill_coef * rollout.distill_share else None,
             distill_share=rollout.distill_share,
         )
 
-    def _lessons(self, rollout: Rollout) -> list[Lesson]:
+    def _lessons(self, rollout: Rollout) -> Lessons | None:
         if not rollout.hinted_prompts:
-            return []
+            return None
         candidates = [self.policy.candidates(self.encoder, phrases) for phrases in rollout.action_phrases]
-        prompts = rollout.hinted_prompts, rollout.bare_prompts
-        hinted, bare = (self.encoder.scored(texts, candidates) for texts in prompts)
-        return [Lesson(*each) for each in zip(hinted, bare, strict=True)]
+        hinted = self.encoder.scored(rollout.hinted_prompts, candidates)
+        return Lessons(self._all_log_probs(hinted), self.encoder.scored(rollout.bare_prompts, candidates))
 
     @torch.no_grad()
-    def _log_probs(self, prompts: list[ScoredPrompt], actions: Tensor) -> Tensor:
-        """Returns log-probabilities (B,) of actions under the weights as they are, a minibatch's worth at a time."""
+    def _all_log_probs(self, prompts: list[ScoredPrompt]) -> Tensor:
+        """Returns log-probabilities (B, A) under the weights as they are, a minibatch's worth at a time."""
         size = self.hyperparameters.minibatch_size
-        parts = []
-        for i in range(0, len(prompts), size):
-            output = score(self.policy, prompts[i : i + size], only_log_probs=True)
-            parts.append(output.log_probs.gather(1, actions[i : i + size, None]))
-        return torch.cat(parts).squeeze(1)
+        parts = [score(self.policy, prompts[i : i + size], only_log_probs=True) for i in range(0, len(prompts), size)]
+        num_actions = max(part.log_probs.shape[1] for part in parts)
+        return torch.cat(
+            [pad(part.log_probs, (0, num_actions - part.log_probs.shape[1]), value=-torch.inf) for part in parts]
+        )
 
 
 _AVERAGED = "policy_loss", "value_loss", "entropy", "distill_kl", "approx_kl", "clip_fraction", "grad_norm"

@@ -1,65 +1,169 @@
-"""How far guidance is trusted: less and less while what it pays does not foretell what the environment pays.
+"""How far guidance is trusted, 0 to 1: what its reward and its lessons are multiplied by.
 
-    of the last episodes:   x = what following hints earned, per step       y = the environment's own return
-    r, their correlation    t = r * sqrt((n - 2) / (1 - r^2))
-    t >= 1                  the gate opens by a tenth of what is missing
-    t < 1                   it closes by a tenth: also where x is the same whatever was done, as a flatterer's is
-
-Where all returns are equal, nothing is known and nothing changes. It is looked at when an episode ends and holds for
-the episodes that begin, so that the weight of guidance is the same at every step of one.
+Where some episodes show their hints and others, drawn by chance, do not, the two are compared, as in a randomised
+trial of the hints (`Trial`). Where hints are never shown, what following them earned has to foretell what the
+environment pays (`Forecast`). Neither knows which hints are right.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from worker.guidance.settings import GuidanceSettings
+
 NUM_EPISODES = 64
-"""That are looked back on."""
-FEWEST_EPISODES = 20
-"""Before anything is concluded."""
-MIN_T = 1.0
-STEP = 0.1
+"""That are looked back on, of each kind."""
 
 
-class Gate:
-    """A number between 0 and 1 that guidance is multiplied by."""
+class GuidedEpisode(NamedTuple):
+    """What a gate is told of an episode."""
+
+    shown: bool  # its hints, to the policy
+    earned: float  # by following hints, per step, whatever the weight
+    episode_return: float  # the environment's own
+
+
+GateState: TypeAlias = tuple[float, list[GuidedEpisode]]
+
+
+class Gate(Protocol):
+    """Says how far guidance is trusted."""
+
+    value: float
+
+    def note(self, episode: GuidedEpisode) -> None:
+        """Notes an episode that ended."""
+
+    def look(self, running: Sequence[GuidedEpisode]) -> None:
+        """Looks at the episodes that go on, as far as they have come."""
+
+    def state(self) -> GateState:
+        """Returns what `restore` takes."""
+
+    def restore(self, value: float, episodes: Iterable[GuidedEpisode]) -> None:
+        """Goes on where `state` was taken."""
+
+
+class Trial:
+    """Trusts hints as far as episodes that show them come to more than those that do not.
+
+        t      = (mean return with - mean return without) / sqrt(var_with / n_with + var_without / n_without)
+        trust  = t / 2, within 0 and 1
+
+    of the last episodes of each kind, and those that go on with what they have earned so far: a success ends an episode
+    early, and without them the first to end would speak for all. Nothing is trusted before it has helped: without a
+    difference, where all fail for instance, trust is 0. It falls again as the policy learns to do without.
+
+    Source: Welch 1947, The generalization of Student's problem, for t.
+    """
+
+    FULL_T = 2.0
+    FEWEST_EPISODES = 3  # of each kind
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self._ended = {shown: deque[GuidedEpisode](maxlen=NUM_EPISODES) for shown in (True, False)}
+
+    def note(self, episode: GuidedEpisode) -> None:
+        self._ended[episode.shown].append(episode)
+
+    def look(self, running: Sequence[GuidedEpisode]) -> None:
+        returns = {
+            shown: np.array([each.episode_return for each in (*self._ended[shown], *running) if each.shown == shown])
+            for shown in (True, False)
+        }
+        shown, hidden = returns[True], returns[False]
+        if min(len(shown), len(hidden)) < self.FEWEST_EPISODES:
+            return
+        gained = float(shown.mean() - hidden.mean())
+        error = math.sqrt(shown.var(ddof=1) / len(shown) + hidden.var(ddof=1) / len(hidden))
+        self.value = min(max(gained / error / self.FULL_T, 0.0), 1.0) if error else float(gained > 0)
+
+    def state(self) -> GateState:
+        return self.value, [*self._ended[True], *self._ended[False]]
+
+    def restore(self, value: float, episodes: Iterable[GuidedEpisode]) -> None:
+        self.value = value
+        for episode in episodes:
+            self.note(episode)
+
+
+class Forecast:
+    """Trusts guidance less and less while what it pays does not foretell what the environment pays.
+
+        of the last episodes:   x = what following hints earned, per step       y = the environment's own return
+        r, their correlation    t = r * sqrt((n - 2) / (1 - r^2))
+        t >= 1                  the gate opens by a tenth of what is missing
+        t < 1                   it closes by a tenth: also where x is the same whatever was done, as a flatterer's is
+
+    Where all returns are equal, nothing is known and nothing changes.
+    """
+
+    FEWEST_EPISODES = 20
+    MIN_T = 1.0
+    STEP = 0.1
 
     def __init__(self) -> None:
         self.value = 1.0
-        self._episodes: deque[tuple[float, float]] = deque(maxlen=NUM_EPISODES)
+        self._ended = deque[GuidedEpisode](maxlen=NUM_EPISODES)
 
-    def note(self, earned: float, episode_return: float) -> None:
-        """Notes an episode that ended.
-
-        Args:
-            earned: What following hints earned in it, per step, whatever its weight.
-            episode_return: The environment's own.
-        """
-        self._episodes.append((earned, episode_return))
+    def note(self, episode: GuidedEpisode) -> None:
+        self._ended.append(episode)
         foretells = self._foretells()
         if foretells is not None:
-            self.value += STEP * ((1.0 if foretells else 0.0) - self.value)
+            self.value += self.STEP * ((1.0 if foretells else 0.0) - self.value)
 
-    def state(self) -> tuple[float, list[tuple[float, float]]]:
-        """Returns what `restore` takes."""
-        return self.value, list(self._episodes)
+    def look(self, running: Sequence[GuidedEpisode]) -> None:
+        return
 
-    def restore(self, value: float, episodes: Sequence[tuple[float, float]]) -> None:
-        """Goes on where `state` was taken."""
+    def state(self) -> GateState:
+        return self.value, list(self._ended)
+
+    def restore(self, value: float, episodes: Iterable[GuidedEpisode]) -> None:
         self.value = value
-        self._episodes.extend(episodes)
+        self._ended.extend(episodes)
 
     def _foretells(self) -> bool | None:
         """Returns whether what hints earned foretells the return; None where nobody can tell."""
-        num = len(self._episodes)
-        earned, returns = np.array(self._episodes).T if num else (np.zeros(0), np.zeros(0))
-        if num < FEWEST_EPISODES or not np.ptp(returns):
+        num = len(self._ended)
+        earned = np.array([each.earned for each in self._ended])
+        returns = np.array([each.episode_return for each in self._ended])
+        if num < self.FEWEST_EPISODES or not np.ptp(returns):
             return None
         if not np.ptp(earned):
             return False
         r = float(np.corrcoef(earned, returns)[0, 1])
-        return r >= MIN_T * math.sqrt(max(0.0, 1 - r * r) / (num - 2))
+        return r >= self.MIN_T * math.sqrt(max(0.0, 1 - r * r) / (num - 2))
+
+
+class Open:
+    """Trusts guidance, whatever comes of it."""
+
+    def __init__(self) -> None:
+        self.value = 1.0
+
+    def note(self, episode: GuidedEpisode) -> None:
+        return
+
+    def look(self, running: Sequence[GuidedEpisode]) -> None:
+        return
+
+    def state(self) -> GateState:
+        return self.value, []
+
+    def restore(self, value: float, episodes: Iterable[GuidedEpisode]) -> None:
+        self.value = value
+
+
+def gate_of(settings: GuidanceSettings) -> Gate:
+    """Returns the gate that settings allow."""
+    if not settings.guidance_gate:
+        return Open()
+    if settings.shows_hints and 0 < settings.hint_dropout < 1:
+        return Trial()
+    return Forecast() if settings.pays_for_guidance else Open()

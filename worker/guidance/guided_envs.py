@@ -17,7 +17,7 @@ from worker.config import TrainConfig
 from worker.envs import FinishedEpisode, VectorEnvs, VectorStep
 from worker.guidance.earnings import Earnings, Move, earnings
 from worker.guidance.faulty import Flatterer, mortal
-from worker.guidance.gate import Gate
+from worker.guidance.gate import GuidedEpisode, gate_of
 from worker.guidance.hints import Hints, service_hints
 from worker.guidance.settings import GuidanceSettings
 from worker.guidance.wrong_hints import wrong_hint
@@ -61,8 +61,9 @@ class GuidedEnvs:
         self._wrong = [False] * envs.num_envs
         self._weights = [0.0] * envs.num_envs
         self._earned = [0.0] * envs.num_envs  # in the episode so far, whatever the weight
+        self._returns = [0.0] * envs.num_envs  # the environment's own, in the episode so far
         self._num_steps = 0  # of all environments together
-        self._gate = Gate()
+        self._gate = gate_of(settings)
         every = range(envs.num_envs)
         self._hints.follow(dict(enumerate(envs.states)), began=every)
         self._settle(every)
@@ -89,8 +90,10 @@ class GuidedEnvs:
         for i, episode in enumerate(episodes):
             if episode.guidance is not None:
                 self._take_back(i, episode.guidance)
+            self._returns[i] = episode.episode_return
         if episodes[0].guidance is not None:
-            self._gate.restore(*episodes[0].guidance.gate)
+            value, ended = episodes[0].guidance.gate
+            self._gate.restore(value, [GuidedEpisode(*each) for each in ended])
 
     def close(self) -> None:
         self._envs.close()
@@ -107,17 +110,31 @@ class GuidedEnvs:
         for i, earned in (self._earnings.follow(moves) if self._earnings else {}).items():
             shaping[i] = self._weights[i] * earned
             self._earned[i] += earned
-        self._end_episodes(outcome.finished)
+        self._returns = [so_far + float(paid) for so_far, paid in zip(self._returns, outcome.rewards, strict=True)]
+        finished = self._end_episodes(outcome.finished)
         self._settle(ended)
-        rewards = outcome.rewards + shaping
-        return outcome._replace(rewards=rewards, final_states=finals, shaping=shaping, trust=self._gate.value)
+        return outcome._replace(
+            rewards=outcome.rewards + shaping,
+            final_states=finals,
+            finished=finished,
+            shaping=shaping,
+            trust=self._gate.value,
+        )
 
-    def _end_episodes(self, finished: Sequence[FinishedEpisode]) -> None:
-        for i, episode_return, length in finished:
-            if self._earnings and self._settings.guidance_gate:
-                self._gate.note(self._earned[i] / length, episode_return)
-            self._earned[i] = 0.0
+    def _end_episodes(self, finished: Sequence[FinishedEpisode]) -> list[FinishedEpisode]:
+        """Returns episodes that ended, with whether they were shown hints; the gate hears of all."""
+        for i, episode_return, length, _ in finished:
+            self._gate.note(GuidedEpisode(not self._dropped[i], self._earned[i] / length, episode_return))
+        ended = [each._replace(hinted=not self._dropped[each.env_index]) for each in finished]
+        for i, *_ in finished:
+            self._earned[i] = self._returns[i] = 0.0
             self._episodes[i] += 1
+        running = set(range(self.num_envs)) - {each.env_index for each in finished}
+        self._gate.look([self._so_far(i) for i in sorted(running)])
+        return ended
+
+    def _so_far(self, i: int) -> GuidedEpisode:
+        return GuidedEpisode(not self._dropped[i], self._earned[i] / max(1, self._hints.ages[i]), self._returns[i])
 
     def _settle(self, began: Sequence[int]) -> None:
         """Settles what holds for the whole of the episodes that begin."""

@@ -103,7 +103,7 @@ def test_a_potential_is_taken_back_when_its_source_dies(max_episode_steps):
 @pytest.mark.parametrize("form", ["penalty", "potential"])
 @pytest.mark.parametrize("num_before", [7, 11])  # alive, dead
 def test_environments_whose_source_dies_go_on_exactly(service, form, num_before):
-    settings = {"hint_every": 3, "hint_dropout": 0.5, "wrong_hints": 0.5}
+    settings = {"hint_every": 3, "hint_dropout": 0.5, "wrong_hints": 0.5, "guidance_gate": False}
     (straight, _), (stopped, _), (resumed, _) = (dying(service, form, **settings) for _ in range(3))
     for step in range(num_before):
         straight.step(choices(step))
@@ -141,14 +141,14 @@ def test_the_most_that_a_penalty_can_flatter_with_is_nothing_for_whatever_was_do
 
 
 def test_a_potential_that_flatters_is_1_everywhere(service):
-    envs = flattered(service, "potential")
+    envs = flattered(service, "potential", guidance_gate=False)
     added = [envs.step(choices(step)).shaping[0] for step in range(8)]
     weights = 1 - np.array([0] * 5 + [15] * 3) / 100_000  # of an episode, settled when it begins
     assert added == pytest.approx((GAMMA - 1) * weights)
 
 
 def test_a_flatterer_loses_its_say(service):
-    envs = flattered(service, "penalty", max_episode_steps=500)  # so that returns differ
+    envs = flattered(service, "penalty", max_episode_steps=500, hint_dropout=0.0)  # nothing to compare hints with
     generator = np.random.default_rng(3)
     for _ in range(600):
         outcome = envs.step(generator.integers(2, size=NUM_ENVS).tolist())
@@ -170,6 +170,7 @@ def config(tmp_path, model_dir):
         env_workers=0,
         seed=2,
         guidance="both",
+        guidance_gate=False,  # or nothing is paid before hints have helped
         hint_every=3,
         model=str(model_dir),
         run_dir=tmp_path / "run",
@@ -189,6 +190,8 @@ def test_a_run_whose_guidance_fails_ends_and_is_the_same_when_it_was_stopped(
 ):
     config = config.model_copy(update={"faulty_guidance": faulty, "guidance_reward": form})
     straight, stopped = begun(config, make_service()), begun(config, make_service())
+    rollouts, update = [], straight.algorithm.update
+    straight.algorithm.update = lambda rollout, **given: rollouts.append(rollout) or update(rollout, **given)
     reports = [straight.run_update() for _ in range(5)]
     for _ in range(2):
         stopped.run_update()
@@ -199,6 +202,7 @@ def test_a_run_whose_guidance_fails_ends_and_is_the_same_when_it_was_stopped(
         resumed.run_update()
     assert resumed.served.data == straight.served.data
     if faulty == "dies":
-        assert reports[0].metrics.distill_kl > 0
         assert reports[0].mean_shaping != 0
-        assert reports[-1].metrics.distill_kl == reports[-1].mean_shaping == 0
+        assert rollouts[0].hinted_prompts != rollouts[0].bare_prompts
+        assert reports[-1].mean_shaping == 0
+        assert rollouts[-1].hinted_prompts == rollouts[-1].bare_prompts

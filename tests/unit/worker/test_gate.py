@@ -1,21 +1,108 @@
-"""A gate that closes when what hints pay does not foretell what the environment pays."""
+"""How far guidance is trusted: by a trial of hints shown and not shown, or by what its reward foretells."""
 
 import numpy as np
 import pytest
 
-from worker.guidance.gate import FEWEST_EPISODES, NUM_EPISODES, STEP, Gate
+from worker.guidance.gate import NUM_EPISODES, Forecast, GuidedEpisode, Open, Trial, gate_of
+from worker.guidance.settings import GuidanceSettings
 
 
 def after(episodes):
-    gate = Gate()
+    gate = Forecast()
     for earned, episode_return in episodes:
-        gate.note(earned, episode_return)
+        gate.note(GuidedEpisode(False, earned, episode_return))
     return gate
 
 
 def drawn(num, of, seed=1):
     generator = np.random.default_rng(seed)
     return [of(float(generator.random()), float(generator.random())) for _ in range(num)]
+
+
+def tried(shown, hidden, running=()):
+    """A trial of episodes with these returns, and of some that go on."""
+    gate = Trial()
+    for returns, kind in ((shown, True), (hidden, False)):
+        for episode_return in returns:
+            gate.note(GuidedEpisode(kind, 0.0, episode_return))
+    gate.look([GuidedEpisode(kind, 0.0, so_far) for kind, so_far in running])
+    return gate
+
+
+def around(mean, num=40, seed=1):
+    return np.random.default_rng(seed).normal(mean, 0.3, num).tolist()
+
+
+def test_hints_that_help_are_trusted():
+    assert tried(around(0.8), around(0.2)).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("shown", "hidden"),
+    [
+        (around(0.2), around(0.8)),  # wrong hints
+        ([0.0] * 40, [0.0] * 40),  # nobody succeeds: nothing is known, and nothing trusted
+        ([1.0] * 40, [1.0] * 40),
+    ],
+)
+def test_hints_that_do_not_help_are_not(shown, hidden):
+    assert tried(shown, hidden).value == 0.0
+
+
+def test_trust_is_half_of_t():
+    shown, hidden = around(0.53), around(0.5, seed=2)
+    error = np.sqrt(np.var(shown, ddof=1) / 40 + np.var(hidden, ddof=1) / 40)
+    expected = (np.mean(shown) - np.mean(hidden)) / error / 2
+    assert 0 < expected < 1
+    assert tried(shown, hidden).value == pytest.approx(expected)
+
+
+def test_hints_that_never_fail_are_trusted_where_all_else_does():
+    assert tried([1.0] * 3, [0.0] * 3).value == 1.0
+
+
+def test_few_episodes_settle_nothing():
+    assert tried([1.0] * 2, [0.0] * 40).value == 0.0
+    assert tried([1.0] * 40, [0.0] * 2).value == 0.0
+
+
+def test_episodes_that_go_on_count_for_what_they_earned_so_far():
+    assert tried([1.0] * 3, [], running=[(False, 0.0)] * 3).value == 1.0
+    assert tried([1.0] * 3, [0.0] * 3, running=[(True, 0.0)] * 30).value < 1.0
+
+
+def test_a_trial_forgets_what_was_long_ago():
+    gate = tried(around(0.8), around(0.2))
+    for episode_return in around(0.8, NUM_EPISODES, seed=3):
+        gate.note(GuidedEpisode(False, 0.0, episode_return))
+    gate.look([])
+    assert gate.value < 0.7
+
+
+def test_a_trial_goes_on_where_it_was():
+    straight = tried(around(0.53), around(0.5, seed=2))
+    resumed = Trial()
+    resumed.restore(*straight.state())
+    assert resumed.state() == straight.state()
+    for gate in (straight, resumed):
+        gate.note(GuidedEpisode(True, 0.0, 5.0))
+        gate.look([])
+    assert resumed.value == straight.value
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind"),
+    [
+        ({"guidance": "both"}, Trial),
+        ({"guidance": "observation"}, Trial),
+        ({"guidance": "both", "hint_dropout": 0.0}, Forecast),
+        ({"guidance": "observation", "hint_dropout": 0.0}, Open),
+        ({"guidance": "reward"}, Forecast),
+        ({"guidance": "both", "guidance_gate": False}, Open),
+    ],
+)
+def test_what_can_be_compared_is_compared(changed, kind):
+    assert type(gate_of(GuidanceSettings(**changed))) is kind
 
 
 def test_it_stays_open_while_obeying_pays():
@@ -36,22 +123,22 @@ def test_it_closes_when_obeying_does_not_pay(of):
 
 def test_nothing_is_concluded_from_equal_returns_or_few_episodes():
     assert after(drawn(100, lambda x, noise: (x, 0.0))).value == 1.0
-    assert after(drawn(FEWEST_EPISODES - 1, lambda x, noise: (x, -x))).value == 1.0
-    assert after(drawn(FEWEST_EPISODES, lambda x, noise: (x, -x))).value == pytest.approx(1 - STEP)
+    assert after(drawn(Forecast.FEWEST_EPISODES - 1, lambda x, noise: (x, -x))).value == 1.0
+    assert after(drawn(Forecast.FEWEST_EPISODES, lambda x, noise: (x, -x))).value == pytest.approx(1 - Forecast.STEP)
 
 
 def test_it_opens_again_when_obeying_pays_again():
     gate = after(drawn(100, lambda x, noise: (x, -x)))
     for earned, episode_return in drawn(2 * NUM_EPISODES, lambda x, noise: (x, x)):
-        gate.note(earned, episode_return)
+        gate.note(GuidedEpisode(False, earned, episode_return))
     assert gate.value > 0.95
 
 
 def test_it_goes_on_where_it_was():
     episodes = drawn(90, lambda x, noise: (x, noise))
     straight, first = after(episodes), after(episodes[:50])
-    second = Gate()
+    second = Forecast()
     second.restore(*first.state())
     for episode in episodes[50:]:
-        second.note(*episode)
+        second.note(GuidedEpisode(False, *episode))
     assert second.state() == straight.state()

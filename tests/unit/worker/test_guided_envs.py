@@ -69,7 +69,7 @@ def guided(source=None, earned=None, *, max_episode_steps=5, total_steps=100, ru
         envs,
         source or Source(),
         earned,
-        GuidanceSettings(guidance="both", **settings),
+        GuidanceSettings(**{"guidance": "both", **settings}),
         run_seed=run_seed,
         total_steps=total_steps,
         stopwatch=Stopwatch(),
@@ -245,7 +245,8 @@ def test_nothing_follows_a_terminal_state():
 
 
 def test_the_weight_holds_for_an_episode_and_falls_from_one_to_the_next():
-    envs = guided(earned=Earned(), guidance_weight=2.0, guidance_fraction=0.5, max_episode_steps=4, total_steps=96)
+    settings = {"guidance_weight": 2.0, "guidance_fraction": 0.5, "guidance_gate": False}
+    envs = guided(earned=Earned(), **settings, max_episode_steps=4, total_steps=96)
     added, rewards = [], []
     for step in range(20):
         outcome = envs.step([0, 1, 0] if step % 2 else [1, 0, 1])
@@ -257,15 +258,30 @@ def test_the_weight_holds_for_an_episode_and_falls_from_one_to_the_next():
 
 
 def test_guidance_that_pays_for_the_wrong_thing_is_trusted_less_from_episode_to_episode():
-    envs = guided(earned=FirstPays(), guidance_weight=1.0, max_episode_steps=500, total_steps=10**9)
+    settings = {"guidance": "reward", "guidance_weight": 1.0, "total_steps": 10**9}
+    envs = guided(earned=FirstPays(), **settings, max_episode_steps=500)
     generator, weights = np.random.default_rng(3), []
     for _ in range(1_000):
         outcome = envs.step(generator.integers(2, size=NUM_ENVS).tolist())
         weights.append(outcome.trust)
     assert weights[0] == 1.0
     assert weights[-1] < 0.2
-    free = guided(earned=FirstPays(), guidance_weight=1.0, total_steps=10**9, guidance_gate=False)
+    free = guided(earned=FirstPays(), **settings, guidance_gate=False)
     assert free.step([0, 0, 0]).trust == 1.0
+
+
+@pytest.mark.parametrize(("does_well", "trust"), [("shown", 1.0), ("hidden", 0.0)])
+def test_hints_are_trusted_as_far_as_those_who_see_them_do_better(does_well, trust):
+    envs = guided(earned=Earned(), guidance_weight=1.0, max_episode_steps=500, total_steps=10**9)
+    ended = []
+    for step in range(400):
+        shown = [state.hint is not None for state in envs.states]
+        well = [is_shown == (does_well == "shown") for is_shown in shown]
+        outcome = envs.step([step % 2 if each else 0 for each in well])
+        ended += [(end, shown[end.env_index]) for end in outcome.finished]
+    assert outcome.trust == pytest.approx(trust, abs=0.05)
+    assert {end.hinted for end, _ in ended} == {True, False}
+    assert all(end.hinted == was_shown for end, was_shown in ended)
 
 
 class FirstPays(Earned):
@@ -325,13 +341,13 @@ def test_guided_environments_go_on_exactly():
         "hint_every": 3,
         "hint_dropout": 0.5,
         "guidance_weight": 1.0,
-        "max_episode_steps": 5,
+        "max_episode_steps": 30,
         "wrong_hints": 0.5,
+        "total_steps": 10**9,
     }
-    settings["wrong_hints"] = 0.5
     straight, stopped = (guided(earned=Earned(), **settings) for _ in range(2))
-    choices = [[step % 2, 1 - step % 2, step % 2] for step in range(20)]
-    for each in choices[:8]:
+    choices = np.random.default_rng(1).integers(2, size=(300, NUM_ENVS)).tolist()
+    for each in choices[:150]:
         straight.step(each)
         stopped.step(each)
     episodes, num_begun = stopped.snapshot()
@@ -339,10 +355,14 @@ def test_guided_environments_go_on_exactly():
     resumed = guided(earned=earned, **settings)
     resumed.restore([type(each).model_validate_json(each.model_dump_json()) for each in episodes], num_begun)
     assert earned.remembered == {0: 10.0, 1: 11.0, 2: 12.0}
-    for each in choices[8:]:
+    trusted = []
+    for each in choices[150:]:
         assert resumed.states == straight.states
         ours, theirs = resumed.step(each), straight.step(each)
         assert np.array_equal(ours.shaping, theirs.shaping)
+        assert ours.trust == theirs.trust
+        trusted.append(ours.trust)
+    assert 0 < np.mean(trusted) < 1
 
 
 # --- whole runs
@@ -377,7 +397,8 @@ def numbers(report):
 
 
 def test_the_policy_learns_from_the_prompts_that_it_acted_on(config, service):
-    learner, seen = begun(config, service), []
+    # Its weight holds from the first step, and nobody knows yet whether hints help.
+    learner, seen = begun(config.model_copy(update={"guidance_gate": False}), service), []
     update = learner.algorithm.update
 
     def spy(rollout, *, learning_rate):

@@ -8,6 +8,7 @@ import torch
 from hintwise.action_batch import collate
 from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
+from hintwise.scoring import score
 from worker.algorithms import ppo as ppo_page
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.algorithms.ppo import PPO
@@ -164,20 +165,62 @@ def test_the_bare_policy_learns_what_the_hinted_one_does(either, encoder):
     assert divergences[-1] < 0.3 * divergences[0]
 
 
-def test_what_a_hinted_policy_does_is_not_changed_by_teaching(policy, encoder):
+def encoded(policy, encoder, rollout):
+    """An algorithm, the rollout as it learns from it, and the places of all its transitions."""
     ppo = make_ppo(policy, encoder)
+    return ppo, ppo._encode(rollout, np.zeros_like(rollout.rewards)), np.arange(len(rollout.prompts))
+
+
+def test_what_is_taught_is_the_divergence_from_the_hinted_policy(policy, encoder):
     rollout = lessons(policy, encoder, 1.0)
-    experience = ppo._encode(rollout, np.zeros_like(rollout.rewards))
-    twins = [lesson._replace(bare=lesson.hinted) for lesson in experience.lessons]
-    assert ppo._distill_kl(twins).item() == 0
-    loss = ppo._distill_kl(experience.lessons)
+    ppo, experience, everything = encoded(policy, encoder, rollout)
+    acted, loss = ppo._score(experience, everything)
     loss.backward()
-    gradient = [parameter.grad.clone() for parameter in policy.parameters() if parameter.grad is not None]
     hinted, bare = (
         log_probs_of(policy, encoder, prompts) for prompts in (rollout.hinted_prompts, rollout.bare_prompts)
     )
     assert loss.item() == pytest.approx((hinted.exp() * (hinted - bare)).sum(-1).mean().item(), abs=1e-5)
-    assert any(each.any() for each in gradient)
+    assert any(parameter.grad.any() for parameter in policy.parameters() if parameter.grad is not None)
+    assert torch.allclose(acted.log_probs, log_probs_of(policy, encoder, rollout.prompts), atol=1e-5)
+
+
+def test_what_a_hinted_policy_does_is_not_changed_by_teaching(policy, encoder):
+    rollout = lessons(policy, encoder, 1.0)
+    rollout.bare_prompts = list(rollout.hinted_prompts)
+    ppo, experience, everything = encoded(policy, encoder, rollout)
+    _, loss = ppo._score(experience, everything)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    gradients = [parameter.grad for parameter in policy.parameters() if parameter.grad is not None]
+    assert all(gradient.abs().max() < 1e-5 for gradient in gradients)
+
+
+def test_states_with_fewer_legal_actions_teach_too(policy, encoder):
+    """The hinted numbers of all states stand side by side, padded; a minibatch may need fewer columns."""
+    rollout = lessons(policy, encoder, 1.0)
+    rollout.action_phrases = [phrases[:1] if i % 2 else phrases for i, phrases in enumerate(rollout.action_phrases)]
+    rollout.actions = np.zeros_like(rollout.actions)
+    ppo, experience, everything = encoded(policy, encoder, rollout)
+    assert ppo._score(experience, everything[1::2])[1].item() == pytest.approx(0, abs=1e-6)
+    whole = ppo._score(experience, everything)[1]
+    whole.backward()
+    assert whole.item() > 0
+    assert all(parameter.grad.isfinite().all() for parameter in policy.parameters() if parameter.grad is not None)
+
+
+def test_a_state_that_was_acted_on_without_its_hint_is_read_once(policy, encoder, monkeypatch):
+    rollout = lessons(policy, encoder, 1.0)  # all of it was
+    ppo, experience, everything = encoded(policy, encoder, rollout)
+    asked = []
+
+    def noting_score(policy, prompts, **how):
+        asked.append(prompts)
+        return score(policy, prompts, **how)
+
+    monkeypatch.setattr(ppo_page, "score", noting_score)
+    ppo._score(experience, everything)
+    assert len(asked) == 1
+    assert len(set(asked[0])) == len(set(rollout.prompts))
 
 
 @pytest.mark.parametrize(("share", "coefficient"), [(0.0, 1.0), (1.0, 0.0)])

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+import worker.train as train_page
 from hintwise.errors import ServiceUnreachable
 from hintwise.weights import dump
 from worker.checkpoint import last_checkpoint
@@ -17,6 +18,7 @@ from worker.evaluate import evaluate, play_episodes
 from worker.plot import plot, running_mean
 from worker.run_record import read_metrics, read_run
 from worker.seeds import evaluation_action_seed
+from worker.selection import choose_checkpoint
 from worker.served_policy import ServedPolicy
 from worker.train import train
 
@@ -74,6 +76,19 @@ def test_a_run_leaves_its_whole_record(config, connect, capsys):
     assert str(last_checkpoint(config.directory)) in out
     assert "learning_curve.png" in out
     assert f"mean return {run['evaluation']['mean_return']:.1f}" in out
+
+
+def test_a_run_is_judged_by_as_many_episodes_as_it_was_told(config, connect, monkeypatch):
+    chosen_by = []
+
+    def noting_choice(*arguments, num_episodes, **settings):
+        chosen_by.append(num_episodes)
+        return choose_checkpoint(*arguments, num_episodes=num_episodes, **settings)
+
+    monkeypatch.setattr(train_page, "choose_checkpoint", noting_choice)
+    train(config.model_copy(update={"eval_episodes": 7}), connect=connect)
+    assert read_run(config.directory)["evaluation"]["episodes"] == 7
+    assert chosen_by == [3]
 
 
 @pytest.mark.parametrize("max_staleness", [0, 1])
