@@ -37,7 +37,8 @@ def draw(sweep: Sweep, obeying: Mapping[str, Any] | None, path: Path) -> None:
             obeying["success_rate"], color=MUTED, linestyle="--", linewidth=1, label="obeying alone, no training"
         )
     axes.set_title(f"{sweep.world['env_id']}: median over seeds, lowest to highest", loc="left")
-    axes.set(xlabel="environment steps", ylabel=f"success, last {WINDOW} training episodes without hints", ylim=(-0.02, 1.02))
+    success = f"success, last {WINDOW} training episodes without hints"
+    axes.set(xlabel="environment steps", ylabel=success, ylim=(-0.02, 1.02))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.set_xlim(left=0)
