@@ -16,6 +16,7 @@ from hintwise.advising.hints import HintSource
 from worker.config import TrainConfig
 from worker.envs import FinishedEpisode, VectorEnvs, VectorStep
 from worker.guidance.earnings import Earnings, Move, earnings
+from worker.guidance.faulty import Flatterer, mortal
 from worker.guidance.gate import GuidedEpisode, gate_of
 from worker.guidance.hints import Hints, service_hints
 from worker.guidance.settings import GuidanceSettings
@@ -51,6 +52,7 @@ class GuidedEnvs:
         stopwatch: Stopwatch,
     ) -> None:
         self.num_envs, self.task, self.action_phrases = envs.num_envs, envs.task, envs.action_phrases
+        source, pays = mortal(source, pays, settings.faulty_guidance, self._progress)
         self._envs, self._earnings, self._settings = envs, pays, settings
         self._run_seed, self._total_steps, self._stopwatch = run_seed, total_steps, stopwatch
         self._hints = Hints(source, envs.num_envs, settings.hint_every)
@@ -136,7 +138,7 @@ class GuidedEnvs:
 
     def _settle(self, began: Sequence[int]) -> None:
         """Settles what holds for the whole of the episodes that begin."""
-        left = self._settings.guidance_left(self._num_steps / self._total_steps)
+        left = self._settings.guidance_left(self._progress())
         for i in began:
             hidden = not self._settings.shows_hints
             self._dropped[i] = hidden or hint_is_dropped(
@@ -147,6 +149,10 @@ class GuidedEnvs:
         states = self.states
         if self._earnings and began:
             self._earnings.begin({i: states[i] for i in began})
+
+    def _progress(self) -> float:
+        """Returns the share of the run that has passed."""
+        return self._num_steps / self._total_steps
 
     def _is_wrong(self, i: int) -> bool:
         return hint_is_wrong(self._run_seed, i, self._episodes[i], probability=self._settings.wrong_hints)
@@ -183,7 +189,8 @@ def guided(envs: VectorEnvs, config: TrainConfig, served: ServedPolicy) -> Vecto
         return envs
     client, pays = served.client, None
     if config.pays_for_guidance:
-        pays = earnings(config.guidance_reward, client, envs.task, gamma=config.gamma, num_envs=envs.num_envs)
+        scorer = Flatterer() if config.faulty_guidance == "flatters" else client
+        pays = earnings(config.guidance_reward, scorer, envs.task, gamma=config.gamma, num_envs=envs.num_envs)
     return GuidedEnvs(
         envs,
         service_hints(client, envs.task),

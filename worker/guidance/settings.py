@@ -14,6 +14,7 @@ Guidance = Annotated[
     ),
 ]
 RewardForm = Literal["penalty", "potential"]
+FaultyGuidance = Literal["none", "dies", "flatters"]
 HintEvery = Annotated[int, Field(ge=0, description="Steps that a hint is held; 0: as long as the episode.")]
 
 
@@ -31,6 +32,11 @@ class GuidanceSettings(BaseModel):
         le=1,
         description="Share of the episodes in which every hint is made wrong: it names another legal action. An "
         "experiment's way to see what wrong hints cost.",
+    )
+    faulty_guidance: FaultyGuidance = Field(
+        "none",
+        description="How guidance fails, in an experiment: `dies` gives no hints and no scores from the middle of the "
+        "run on, `flatters` scores the most there is for whatever was done.",
     )
     guidance_reward: RewardForm = Field(
         "penalty",

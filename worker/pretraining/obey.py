@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from worker.pretraining.reader import Reader
+from worker.pretraining.reader import Readable, Reader
 from worker.pretraining.states import State, is_success, state_of
 from worker.pretraining.worlds import MEMORY_REACH, Episode, World
 
@@ -82,7 +82,7 @@ def play(reader: Reader, world: World, seeds: Sequence[int], *, temperature: flo
     return [player.outcome for player in players if player.outcome is not None]
 
 
-def obeyed(reader: Reader, states: Sequence[State], hints: Sequence[str]) -> list[str]:
+def obeyed(reader: Reader, states: Sequence[Readable], hints: Sequence[str]) -> list[str]:
     """Returns the action whose log-probability each hint raises most."""
     hinted = reader.action_log_probs(states, hints)
     plain = reader.action_log_probs(states, [None] * len(states))

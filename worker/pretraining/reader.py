@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,10 +14,23 @@ from hintwise.policy import Policy
 from hintwise.prompts import PROGRESS_ANSWERS, action_prompt, guidance_prompt, progress_prompt
 from hintwise.scoring import score
 from hintwise.tokens import TextEncoder
-from worker.pretraining.states import State
 
 MAX_NEW_TOKENS = 32
 MAX_ROWS = 256
+
+
+class Readable(Protocol):
+    """What is asked about: a state of the corpus, or of any environment."""
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """Phrases of the legal actions."""
 
 
 class Reader:
@@ -31,9 +45,16 @@ class Reader:
         self._encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
         self._policy = Policy(language_model)
 
-    def hints(self, states: Sequence[State], *, temperature: float = 0.0, seed: int = 0) -> list[str]:
+    def hints(
+        self, states: Sequence[Readable], *, temperature: float = 0.0, seed: int = 0, list_actions: bool = False
+    ) -> list[str]:
         """Returns the hint that the model writes for each state; the likeliest words at temperature 0."""
-        prompts = self._encoder.encode_all([guidance_prompt(state.text, task=state.task) for state in states])
+        prompts = self._encoder.encode_all(
+            [
+                guidance_prompt(state.text, task=state.task, actions=state.actions if list_actions else None)
+                for state in states
+            ]
+        )
         generator = torch.Generator().manual_seed(seed)
         by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # so that little is padding
         written = [""] * len(prompts)
@@ -43,14 +64,14 @@ class Reader:
                 written[i] = text
         return written
 
-    def action_log_probs(self, states: Sequence[State], hints: Sequence[str | None]) -> list[list[float]]:
+    def action_log_probs(self, states: Sequence[Readable], hints: Sequence[str | None]) -> list[list[float]]:
         """Returns log pi(a|s,h) over each state's legal actions, as `/reward` scores them."""
         texts = [
             action_prompt(state.text, task=state.task, hint=hint) for state, hint in zip(states, hints, strict=True)
         ]
         return self._log_probs(texts, [state.actions for state in states])
 
-    def potentials(self, states: Sequence[State], hints: Sequence[str]) -> list[float]:
+    def potentials(self, states: Sequence[Readable], hints: Sequence[str]) -> list[float]:
         """Returns the probability of `yes` to the question whether the hint has been carried out."""
         texts = [progress_prompt(state.text, hint, task=state.task) for state, hint in zip(states, hints, strict=True)]
         rows = self._log_probs(texts, [PROGRESS_ANSWERS] * len(texts))
