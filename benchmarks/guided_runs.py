@@ -16,7 +16,7 @@ from worker.plot import running_mean
 from worker.run_files import read_metrics
 from worker.text_env import TextEnv
 
-WINDOW = 50
+WINDOW = 20
 """Training episodes whose success is averaged."""
 BAR = 0.9
 UNGUIDED = "unguided"
@@ -55,13 +55,13 @@ class Run(NamedTuple):
 
     @property
     def curve(self) -> Floats:
-        """Success of the last 50 episodes at each point; of all where there are fewer, 0 before the first ends."""
+        """Success of the last 20 episodes at each point; of all where there are fewer, 0 before the first ends."""
         means = np.concatenate([[0.0], running_mean(self.succeeded, WINDOW)])
         return means[np.searchsorted(self.ended, self.grid, side="right")]
 
     @property
     def steps_to_bar(self) -> int | None:
-        """Environment steps after which nine tenths of 50 episodes had succeeded; None where they never had."""
+        """Environment steps after which nine tenths of 20 episodes had succeeded; None where they never had."""
         reached = np.flatnonzero(running_mean(self.succeeded, WINDOW) >= BAR)
         full = reached[reached >= WINDOW - 1]
         return int(self.ended[full[0]]) if len(full) else None

@@ -6,8 +6,8 @@
 | number             | of a run                                                                                     |
 | ------------------ | -------------------------------------------------------------------------------------------- |
 | `success_rate`     | share of 100 fresh episodes, from seed 900,000, that succeed: without hints, and with them   |
-| `steps_to_bar`     | environment steps after which 90% of the last 50 training episodes had succeeded, or null    |
-| `training_success` | success of the last 50 training episodes, averaged over the whole training: the area under   |
+| `steps_to_bar`     | environment steps after which 90% of the last 20 training episodes had succeeded, or null    |
+| `training_success` | success of the last 20 training episodes, averaged over the whole training: the area under   |
 |                    | the learning curve, as GLAM measures it                                                      |
 | `..._alone`        | the same of the training episodes that showed the policy no hints                            |
 

@@ -82,7 +82,7 @@ def test_steps_to_the_bar_need_a_full_window(tmp_path):
     assert found == {
         ("unguided", 1): 10 * WINDOW,
         ("unguided", 2): None,
-        ("guided", 1): 950,  # 45 of the last 50
+        ("guided", 1): 680,  # 18 of the last 20
         ("guided", 2): None,
     }
 
@@ -110,7 +110,7 @@ def test_episodes_that_showed_no_hints_are_told_apart(tmp_path):
     helped, alone = read_sweep(leave_sweep(tmp_path / "e", few)).runs
     assert (helped.curve[-1], helped.alone.curve[-1], helped.alone.steps_to_bar) == (0.5, 0.0, None)
     assert (alone.curve[-1], alone.alone.curve[-1]) == (0.5, 1.0)
-    assert (alone.steps_to_bar, alone.alone.steps_to_bar) == (None, 500)
+    assert (alone.steps_to_bar, alone.alone.steps_to_bar) == (None, 400)
     assert alone.alone.curve.mean() == pytest.approx(0.99, abs=0.01)
 
 
@@ -128,11 +128,11 @@ def test_a_condition_is_summed_up_and_stands_beside_the_unguided_runs(tmp_path, 
     assert guided["success_rate"] == {"median": pytest.approx(0.85), "mean": pytest.approx(0.85)}
     assert guided["success_rate_with_hints"] == {"median": 1.0, "mean": 1.0}
     assert guided["training_s"] == {"median": 15.0, "mean": 15.0}
-    assert guided["steps_to_bar"] == {"by_seed": {"1": 500, "2": 500}, "reached": 2, "median": 500}
-    assert guided["steps_to_bar_alone"] == {"by_seed": {"1": 1000, "2": 1000}, "reached": 2, "median": 1000}
+    assert guided["steps_to_bar"] == {"by_seed": {"1": 200, "2": 200}, "reached": 2, "median": 200}
+    assert guided["steps_to_bar_alone"] == {"by_seed": {"1": 400, "2": 400}, "reached": 2, "median": 400}
     beside = guided["beside_unguided"]
-    assert beside["steps_ratio"] == pytest.approx(500 / 950)
-    assert beside["steps_ratio_alone"] == pytest.approx(1000 / 950)
+    assert beside["steps_ratio"] == pytest.approx(200 / 680)
+    assert beside["steps_ratio_alone"] == pytest.approx(400 / 680)
     assert beside["return_differences"] == {"1": pytest.approx(0.4), "2": pytest.approx(0.1)}
     # mean 0.25, standard error 0.15; t of one degree of freedom at 95% is tan(0.45 pi)
     assert beside["lower_bound"] == pytest.approx(0.25 - 0.15 * math.tan(0.45 * math.pi))
