@@ -110,7 +110,7 @@ def test_episodes_that_showed_no_hints_are_told_apart(tmp_path):
     helped, alone = read_sweep(leave_sweep(tmp_path / "e", few)).runs
     assert (helped.curve[-1], helped.alone.curve[-1], helped.alone.steps_to_bar) == (0.5, 0.0, None)
     assert (alone.curve[-1], alone.alone.curve[-1]) == (0.5, 1.0)
-    assert (alone.steps_to_bar, alone.alone.steps_to_bar) == (None, 400)
+    assert (alone.steps_to_bar, alone.alone.steps_to_bar) == (None, 200)
     assert alone.alone.curve.mean() == pytest.approx(0.99, abs=0.01)
 
 
