@@ -10,6 +10,7 @@ import pytest
 
 from hintwise.schemas import RewardResponse, RewardResult
 from worker.guidance.earnings import Move, Penalty, Potential
+from worker.guidance.progress import Progress
 from worker.text_env import State
 
 GAMMA, HORIZON = 0.9, 12
@@ -74,7 +75,7 @@ def best_actions(world, earned):
 
 
 def by_potential(scorer, changing):
-    potential = Potential(scorer, None, gamma=GAMMA, num_envs=1)
+    potential = Potential(Progress(scorer, None).of, gamma=GAMMA, num_envs=1)
 
     def earned(s, a, t, there, ended):
         before, after = told(s, t, changing), told(there, t + 1, changing)
@@ -121,7 +122,7 @@ def by_bonus(scorer):
     penalty = Penalty(scorer, None)
 
     def earned(s, a, t, there, ended):
-        item = penalty._item(told(s, t, changing=False), str(a))
+        item = penalty._obedience._item(told(s, t, changing=False), str(a))
         return 2 * abs(scorer.reward([item], scorer="alignment").results[0].reward)
 
     return earned
