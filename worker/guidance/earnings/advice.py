@@ -9,7 +9,7 @@ Phi learned from the negated advice, so that Q never holds any advice. Ours adds
 critic learns it with everything else, and has to forget it when the weight has fallen.
 
 Source: Behboudian, Satsangi, Taylor, Harutyunyan and Bowling 2020, Useful policy invariant shaping from arbitrary
-advice (arXiv 2011.01297); 2022 in Neural Computing and Applications, Policy invariant explicit shaping.
+advice (arXiv 2011.01297); 2022, Policy invariant explicit shaping: an efficient alternative to reward shaping.
 """
 
 from __future__ import annotations
