@@ -205,9 +205,14 @@ def test_a_move_knows_what_it_completed():
     envs = guided(earned, max_episode_steps=7)
     for each in CHOICES:
         envs.step(each)
+    falling = guided(earned)
+    for _ in range(12):
+        falling.step([1, 1, 1])
     moves = [move for moves in earned.moves for move in moves.values()]
     assert all(move.now.age == move.was.age + 1 for move in moves if move.after is not None)
-    assert all(move.now == move.was for move in moves if move.after is None)
+    terminal = [move for move in moves if move.after is None]
+    assert terminal
+    assert all(move.now == move.was for move in terminal)
     assert all(move.after.advice == move.now.hint for move in moves if move.after is not None)
     last = [move for move in moves if move.was.age == 6]
     assert any(len(move.now.completed) > len(move.was.completed) for move in last)  # behind a time limit, too
@@ -215,8 +220,9 @@ def test_a_move_knows_what_it_completed():
 
 def test_what_is_held_and_completed_and_paid_goes_on_where_it_was():
     settings = {"guidance_cap": 0.04, "hint_dropout": 0.5, "guidance_weight": 0.5, "wrong_hints": 0.5}
+    settings["max_episode_steps"] = 8  # it stops in the middle of its second episodes
     straight, stopped = (guided(**settings) for _ in range(2))
-    for each in CHOICES[:12]:
+    for each in CHOICES[:11]:
         straight.step(each)
         stopped.step(each)
     episodes, num_begun = stopped.snapshot()
@@ -227,7 +233,7 @@ def test_what_is_held_and_completed_and_paid_goes_on_where_it_was():
     resumed = guided(**settings)
     resumed.restore(told, num_begun)
     assert resumed.snapshot() == stopped.snapshot()
-    for each in CHOICES[12:]:
+    for each in CHOICES[11:]:
         assert resumed.states == straight.states
         ours, theirs = resumed.step(each), straight.step(each)
         assert np.array_equal(ours.shaping, theirs.shaping)
