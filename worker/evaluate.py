@@ -25,6 +25,8 @@ from worker.config import EvaluateConfig
 from worker.connection import connect
 from worker.errors import CheckpointUnusable, WorkerError
 from worker.guidance.hints import Hints, service_hints
+from worker.guidance.progress import Progress
+from worker.guidance.settings import HintEvery
 from worker.seeds import FIRST_EVALUATION_SEED, evaluation_action_seed
 from worker.served_policy import ServedPolicy
 from worker.text_env import NO_ARGUMENTS, State, TextEnv
@@ -117,7 +119,7 @@ def play_episodes(
     first_seed: int = FIRST_EVALUATION_SEED,
     mode: Mode = "greedy",
     num_envs: int = NUM_ENVS,
-    hint_every: int | None = None,
+    hint_every: HintEvery | None = None,
     before_step: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Returns the outcome of `num_episodes` episodes under the served policy.
@@ -130,7 +132,7 @@ def play_episodes(
         num_episodes: Episodes to play; the first has `first_seed`.
         mode: How actions are chosen.
         num_envs: Environments side by side.
-        hint_every: Steps that a hint is held which the policy is shown, 0: an episode; None: it plays without hints.
+        hint_every: How long a hint is held which the policy is shown, as `--hint-every`; None: it plays without hints.
         before_step: Called before every step; what it raises ends the play.
 
     Raises:
@@ -138,7 +140,7 @@ def play_episodes(
     """
     players = [_Player(TextEnv(env_id, env_kwargs, memory)) for _ in range(min(num_envs, num_episodes))]
     first = players[0].env
-    hints = None if hint_every is None else Hints(service_hints(served.client, first.task), len(players), hint_every)
+    hints = None if hint_every is None else _hints(served.client, first.task, len(players), hint_every)
     returns = _play_all(served, players, hints, num_episodes, first_seed, mode, before_step)
     succeeded = first.successes(returns)
     for player in players:
@@ -157,6 +159,10 @@ def play_episodes(
         guidance="none" if hints is None else "observation",
         policy_version=served.policy_version,
     )
+
+
+def _hints(client: Client, task: str, num_envs: int, every: HintEvery) -> Hints:
+    return Hints(service_hints(client, task), num_envs, every, Progress(client, task).of)
 
 
 def _play_all(

@@ -27,3 +27,12 @@ def named_action(hint: str, actions: Sequence[str]) -> str | None:
 def exchanged(text: str) -> str:
     """Returns a text with the words left and right exchanged."""
     return " ".join(_OPPOSITE.get(word, word) for word in text.split(" "))
+
+
+def goal_of(hint: str, actions: Sequence[str]) -> str:
+    """Returns what a written hint asks for behind its action, `to pick up the key`; all of it where that is nothing."""
+    action = named_action(hint, actions)
+    if action is None:
+        return hint
+    phrase = verb_phrase(action) if hint.startswith(verb_phrase(action)) else action
+    return hint.removeprefix(phrase).lstrip(" ,") or hint

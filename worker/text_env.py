@@ -64,11 +64,15 @@ class GuidanceSnapshot(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     hint: str
+    goal: str = ""  # of the hint; this and what else has a default was not there at first
     age: int  # steps of the episode
+    held: int = 0  # steps since the hint was asked for
+    completed: tuple[str, ...] = ()  # goals of the episode's hints that were done
     dropped: bool
     weight: float
     memory: float  # of what pays for guidance
     earned: float  # in the episode so far
+    paid: float = 0.0  # of it, with its weight and up to the cap
     num_steps: int  # of all environments, since the run began
     gate: tuple[float, Sequence[tuple[bool, float, float]]]  # of all environments: `gate.GateState`
 

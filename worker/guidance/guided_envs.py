@@ -2,25 +2,26 @@
 
     step ──▶ the environments step ──▶ hints that are due ──▶ what the moves earned ──▶ rewards + weight * earned
 
-Whether an episode's hints are shown to the policy is drawn when it begins, from the run's seed; the weight of what is
-earned is settled then, too, so that it is the same at every step of an episode.
+Whether an episode's hints are right, and shown to the policy, is drawn when it begins, from the run's seed; the weight
+of what is earned is settled then, too, so that it is the same at every step of an episode.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from hintwise.advising.hints import HintSource
+from worker.buffers import Floats
 from worker.config import TrainConfig
 from worker.envs import FinishedEpisode, VectorEnvs, VectorStep
 from worker.guidance.earnings import Earnings, Move, earnings
 from worker.guidance.faulty import Flatterer, mortal
 from worker.guidance.gate import GuidedEpisode, gate_of
-from worker.guidance.hints import Hints, service_hints
+from worker.guidance.hints import Held, Hints, service_hints
+from worker.guidance.progress import HowFar, Progress
 from worker.guidance.settings import GuidanceSettings
-from worker.guidance.wrong_hints import wrong_hint
 from worker.seeds import hint_is_dropped, hint_is_wrong
 from worker.served_policy import ServedPolicy
 from worker.stopwatch import Stopwatch
@@ -38,6 +39,7 @@ class GuidedEnvs:
         run_seed: Seed of the run.
         total_steps: Environment steps over which guidance may fall.
         stopwatch: Told when guidance is waited for.
+        how_far: Says how far hints have been carried out; needed where they are held until they are done.
     """
 
     def __init__(
@@ -50,27 +52,29 @@ class GuidedEnvs:
         run_seed: int,
         total_steps: int,
         stopwatch: Stopwatch,
+        how_far: HowFar | None = None,
     ) -> None:
         self.num_envs, self.task, self.action_phrases = envs.num_envs, envs.task, envs.action_phrases
         source, pays = mortal(source, pays, settings.faulty_guidance, self._progress)
         self._envs, self._earnings, self._settings = envs, pays, settings
         self._run_seed, self._total_steps, self._stopwatch = run_seed, total_steps, stopwatch
-        self._hints = Hints(source, envs.num_envs, settings.hint_every)
-        self._episodes = [0] * envs.num_envs  # that each environment has begun before this one
+        self._hints = Hints(source, envs.num_envs, settings.hint_every, how_far)
+        self._episodes = [-1] * envs.num_envs  # that each environment has begun before this one; -1: none is on
         self._dropped = [False] * envs.num_envs
-        self._wrong = [False] * envs.num_envs
         self._weights = [0.0] * envs.num_envs
         self._earned = [0.0] * envs.num_envs  # in the episode so far, whatever the weight
         self._returns = [0.0] * envs.num_envs  # the environment's own, in the episode so far
+        self._paid = [0.0] * envs.num_envs  # in the episode so far, as rewards had it
         self._num_steps = 0  # of all environments together
         self._gate = gate_of(settings)
         every = range(envs.num_envs)
+        self._draw(every)
         self._hints.follow(dict(enumerate(envs.states)), began=every)
         self._settle(every)
 
     @property
     def states(self) -> list[State]:
-        return [self._advised(i, state, self._hints.in_force[i]) for i, state in enumerate(self._envs.states)]
+        return [self._advised(i, state, self._hints.now[i]) for i, state in enumerate(self._envs.states)]
 
     def step(self, choices: Sequence[int]) -> VectorStep:
         before = self.states
@@ -100,18 +104,19 @@ class GuidedEnvs:
 
     def _guided(self, before: Sequence[State], choices: Sequence[int], outcome: VectorStep) -> VectorStep:
         ended = np.flatnonzero(outcome.terminated | outcome.truncated).tolist()
-        behind = self._hints.behind(outcome.final_states)
+        shown = [not dropped for dropped in self._dropped]  # of the episodes that may have ended
+        was, behind = list(self._hints.now), self._hints.behind(outcome.final_states)
         finals = {i: self._advised(i, state, behind[i]) for i, state in outcome.final_states.items()}
+        self._draw(ended)
         self._hints.follow(dict(enumerate(self._envs.states)), began=ended)
-        now = self.states
-        after = {i: finals.get(i) if i in ended else now[i] for i in range(self.num_envs)}
-        moves = {i: Move(before[i], before[i].actions[choice], after[i]) for i, choice in enumerate(choices)}
-        shaping = np.zeros(self.num_envs)
-        for i, earned in (self._earnings.follow(moves) if self._earnings else {}).items():
-            shaping[i] = self._weights[i] * earned
-            self._earned[i] += earned
+        now, held = self.states, self._hints.now
+        moves = {}
+        for i, choice in enumerate(choices):
+            after = (finals.get(i), behind.get(i, was[i])) if i in ended else (now[i], held[i])
+            moves[i] = Move(before[i], before[i].actions[choice], after[0], was[i], after[1])
+        shaping = self._pay(moves)
         self._returns = [so_far + float(paid) for so_far, paid in zip(self._returns, outcome.rewards, strict=True)]
-        finished = self._end_episodes(outcome.finished)
+        finished = self._end_episodes(outcome.finished, shown)
         self._settle(ended)
         return outcome._replace(
             rewards=outcome.rewards + shaping,
@@ -121,30 +126,43 @@ class GuidedEnvs:
             trust=self._gate.value,
         )
 
-    def _end_episodes(self, finished: Sequence[FinishedEpisode]) -> list[FinishedEpisode]:
+    def _pay(self, moves: Mapping[int, Move]) -> Floats:
+        """Returns what is added to each reward: what was earned, as far as the episode's cap goes."""
+        shaping, cap = np.zeros(self.num_envs), self._settings.shaping_cap
+        for i, earned in (self._earnings.follow(moves) if self._earnings else {}).items():
+            wanted = self._weights[i] * earned
+            shaping[i] = min(max(wanted, -cap - self._paid[i]), cap - self._paid[i])
+            self._earned[i] += earned
+            self._paid[i] += float(shaping[i])
+        return shaping
+
+    def _end_episodes(self, finished: Sequence[FinishedEpisode], shown: Sequence[bool]) -> list[FinishedEpisode]:
         """Returns episodes that ended, with whether they were shown hints; the gate hears of all."""
         for i, episode_return, length, _ in finished:
-            self._gate.note(GuidedEpisode(not self._dropped[i], self._earned[i] / length, episode_return))
-        ended = [each._replace(hinted=not self._dropped[each.env_index]) for each in finished]
-        for i, *_ in finished:
-            self._earned[i] = self._returns[i] = 0.0
-            self._episodes[i] += 1
+            self._gate.note(GuidedEpisode(shown[i], self._earned[i] / length, episode_return))
+            self._earned[i] = self._paid[i] = self._returns[i] = 0.0
         running = set(range(self.num_envs)) - {each.env_index for each in finished}
         self._gate.look([self._so_far(i) for i in sorted(running)])
-        return ended
+        return [each._replace(hinted=shown[each.env_index]) for each in finished]
 
     def _so_far(self, i: int) -> GuidedEpisode:
-        return GuidedEpisode(not self._dropped[i], self._earned[i] / max(1, self._hints.ages[i]), self._returns[i])
+        earned = self._earned[i] / max(1, self._hints.now[i].age)
+        return GuidedEpisode(not self._dropped[i], earned, self._returns[i])
 
-    def _settle(self, began: Sequence[int]) -> None:
-        """Settles what holds for the whole of the episodes that begin."""
-        left = self._settings.guidance_left(self._progress())
+    def _draw(self, began: Sequence[int]) -> None:
+        """Draws which of the episodes that begin have wrong hints, and whose hints are not shown."""
         for i in began:
+            self._episodes[i] += 1
             hidden = not self._settings.shows_hints
             self._dropped[i] = hidden or hint_is_dropped(
                 self._run_seed, i, self._episodes[i], probability=self._settings.hint_dropout
             )
-            self._wrong[i] = self._is_wrong(i)
+            self._hints.wrong[i] = self._is_wrong(i)
+
+    def _settle(self, began: Sequence[int]) -> None:
+        """Settles the weight of the episodes that begin."""
+        left = self._settings.guidance_left(self._progress())
+        for i in began:
             self._weights[i] = self._settings.guidance_weight * left * self._gate.value
         states = self.states
         if self._earnings and began:
@@ -157,28 +175,26 @@ class GuidedEnvs:
     def _is_wrong(self, i: int) -> bool:
         return hint_is_wrong(self._run_seed, i, self._episodes[i], probability=self._settings.wrong_hints)
 
-    def _advised(self, i: int, state: State, hint: str) -> State:
-        if self._wrong[i]:
-            hint = wrong_hint(hint, state.text, state.actions)
-        return state._replace(advice=hint, hint=None if self._dropped[i] else hint or None)
+    def _advised(self, i: int, state: State, held: Held) -> State:
+        return state._replace(advice=held.hint, hint=None if self._dropped[i] else held.hint or None)
 
     def _remembered(self, i: int) -> GuidanceSnapshot:
         return GuidanceSnapshot(
-            hint=self._hints.in_force[i],
-            age=self._hints.ages[i],
+            **self._hints.now[i]._asdict(),
             dropped=self._dropped[i],
             weight=self._weights[i],
             memory=self._earnings.memory(i) if self._earnings else 0.0,
             earned=self._earned[i],
+            paid=self._paid[i],
             num_steps=self._num_steps,
             gate=self._gate.state(),
         )
 
     def _take_back(self, i: int, was: GuidanceSnapshot) -> None:
-        self._hints.in_force[i], self._hints.ages[i] = was.hint, was.age
+        self._hints.now[i] = Held(was.hint, was.goal, was.age, was.held, was.completed)
         self._dropped[i], self._weights[i], self._num_steps = was.dropped, was.weight, was.num_steps
-        self._wrong[i] = self._is_wrong(i)
-        self._earned[i] = was.earned
+        self._hints.wrong[i] = self._is_wrong(i)
+        self._earned[i], self._paid[i] = was.earned, was.paid
         if self._earnings:
             self._earnings.remember(i, was.memory)
 
@@ -188,9 +204,10 @@ def guided(envs: VectorEnvs, config: TrainConfig, served: ServedPolicy) -> Vecto
     if config.guidance == "none":
         return envs
     client, pays = served.client, None
+    scorer = Flatterer() if config.faulty_guidance == "flatters" else client
+    progress = Progress(scorer, envs.task)
     if config.pays_for_guidance:
-        scorer = Flatterer() if config.faulty_guidance == "flatters" else client
-        pays = earnings(config.guidance_reward, scorer, envs.task, gamma=config.gamma, num_envs=envs.num_envs)
+        pays = earnings(config, scorer, envs.task, progress, gamma=config.gamma, num_envs=envs.num_envs)
     return GuidedEnvs(
         envs,
         service_hints(client, envs.task),
@@ -199,4 +216,5 @@ def guided(envs: VectorEnvs, config: TrainConfig, served: ServedPolicy) -> Vecto
         run_seed=config.seed,
         total_steps=config.total_steps,
         stopwatch=served.stopwatch,
+        how_far=progress.of,
     )

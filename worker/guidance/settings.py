@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 Guidance = Annotated[
     Literal["none", "observation", "reward", "both"],
@@ -13,9 +14,17 @@ Guidance = Annotated[
         "`both` does both."
     ),
 ]
-RewardForm = Literal["penalty", "potential"]
-FaultyGuidance = Literal["none", "dies", "flatters"]
-HintEvery = Annotated[int, Field(ge=0, description="Steps that a hint is held; 0: as long as the episode.")]
+RewardForm: TypeAlias = Literal["penalty", "potential", "bonus", "advice"]
+COUNTING: tuple[RewardForm, ...] = ("potential", "bonus")
+"""Forms that count hints that are done, where hints are held until then."""
+CAPPED: tuple[RewardForm, ...] = ("bonus", "advice")
+"""Forms that promise nothing and could pay more than success does; a potential that is cut would break its promise."""
+FaultyGuidance: TypeAlias = Literal["none", "dies", "flatters"]
+UNTIL_DONE = "done"
+HintEvery = Annotated[
+    Annotated[int, Field(ge=0)] | Literal["done"],
+    Field(description="Steps that a hint is held; 0: as long as the episode; `done`: until it has been carried out."),
+]
 
 
 class GuidanceSettings(BaseModel):
@@ -23,6 +32,12 @@ class GuidanceSettings(BaseModel):
 
     guidance: Guidance = "none"
     hint_every: HintEvery = 1
+    max_hints: int = Field(
+        5,
+        ge=1,
+        description="With `--hint-every done`: how many hints make up an episode. `potential` rises and `bonus` pays "
+        "by one part in so many for each that is done.",
+    )
     hint_dropout: float = Field(
         0.5, ge=0, le=1, description="Share of the episodes whose hints the policy is not shown: it has to do without."
     )
@@ -41,10 +56,18 @@ class GuidanceSettings(BaseModel):
     guidance_reward: RewardForm = Field(
         "penalty",
         description="What is paid: `penalty` takes from an action that the hint speaks against, `potential` pays for "
-        "progress and takes it back where it is lost.",
+        "progress and takes it back where it is lost, `bonus` pays once for each goal, `advice` pays for actions that "
+        "the hint speaks for and takes from those that it speaks against.",
     )
     guidance_weight: float = Field(
         0.3, ge=0, allow_inf_nan=False, description="What the reward for guidance is multiplied by at the start."
+    )
+    guidance_cap: float = Field(
+        0.5,
+        gt=0,
+        allow_inf_nan=False,
+        description="The most that `bonus` and `advice` add to an episode's rewards or take from them, weight "
+        "included; less than success pays.",
     )
     guidance_gate: bool = Field(
         True,
@@ -69,6 +92,38 @@ class GuidanceSettings(BaseModel):
         """Whether following hints earns reward."""
         return self.guidance in ("reward", "both")
 
+    @property
+    def shaping_cap(self) -> float:
+        """The most that an episode's rewards may differ from the environment's own."""
+        return self.guidance_cap if self.guidance_reward in CAPPED else math.inf
+
+    @property
+    def counted_hints(self) -> int | None:
+        """How many hints make up an episode; None where they are not held until they are done, and nobody counts."""
+        return self.max_hints if self.hint_every == UNTIL_DONE else None
+
     def guidance_left(self, progress: float) -> float:
         """Returns what is left of guidance at a share of the run, 1 to 0."""
         return max(0.0, 1 - progress / self.guidance_fraction)
+
+    @model_validator(mode="after")
+    def _check_that_what_is_paid_for_is_known(self) -> Self:
+        form, every = self.guidance_reward, self.hint_every
+        if not self.pays_for_guidance:
+            return self
+        if form == "bonus" and every != UNTIL_DONE:
+            raise ValueError(
+                f"--guidance-reward bonus pays for hints that are done, and --hint-every {every} does not look whether "
+                "they are; take --hint-every done"
+            )
+        if "max_hints" in self.model_fields_set and every != UNTIL_DONE:
+            raise ValueError(f"--max-hints counts hints that are done, and --hint-every {every} does not; leave it out")
+        if "max_hints" in self.model_fields_set and form not in COUNTING:
+            raise ValueError(
+                f"--max-hints counts hints that are done, and --guidance-reward {form} does not; leave it out"
+            )
+        if "guidance_cap" in self.model_fields_set and form not in CAPPED:
+            raise ValueError(
+                f"--guidance-cap bounds {' and '.join(CAPPED)}, not --guidance-reward {form}; leave it out"
+            )
+        return self

@@ -9,6 +9,7 @@ from worker.config import TrainConfig
 from worker.envs import TextEnvs
 from worker.guidance.earnings import Penalty, Potential
 from worker.guidance.guided_envs import GuidedEnvs, guided
+from worker.guidance.progress import Progress
 from worker.guidance.settings import GuidanceSettings
 from worker.learner import Learner
 from worker.served_policy import ServedPolicy
@@ -35,7 +36,7 @@ def dying(service, form, *, max_episode_steps=4, **settings):
     envs = TextEnvs("CartPole-v1", num_envs=NUM_ENVS, run_seed=1, env_kwargs={"max_episode_steps": max_episode_steps})
     pays = {
         "penalty": lambda: Penalty(service, None),
-        "potential": lambda: Potential(service, None, gamma=GAMMA, num_envs=NUM_ENVS),
+        "potential": lambda: Potential(Progress(service, None).of, gamma=GAMMA, num_envs=NUM_ENVS),
     }[form]()
     settings = {"hint_dropout": 0.0, "guidance_weight": 1.0, "faulty_guidance": "dies", **settings}
     source = Source()

@@ -16,6 +16,7 @@ from worker.evaluate import evaluate
 from worker.guidance.earnings import Move, Penalty, Potential
 from worker.guidance.guided_envs import GuidedEnvs
 from worker.guidance.hints import Hints, service_hints
+from worker.guidance.progress import Progress
 from worker.guidance.settings import GuidanceSettings
 from worker.guidance.wrong_hints import wrong_hint
 from worker.learner import Learner
@@ -94,7 +95,7 @@ def test_a_hint_is_held_for_some_steps_or_the_episode(every, expected):
         seen += hints.in_force
     assert seen == expected
     hints.follow(states_of("new"), began=[0])
-    assert (hints.in_force, hints.ages) == (["about new"], [0])
+    assert (hints.in_force, hints.now[0].age) == (["about new"], 0)
 
 
 def test_all_that_are_due_are_asked_for_together_and_nobody_else():
@@ -109,9 +110,9 @@ def test_all_that_are_due_are_asked_for_together_and_nobody_else():
 def test_the_state_behind_a_time_limit_has_the_hint_that_would_be_in_force_there():
     hints = Hints(Source(), 2, 2)
     hints.follow(states_of("a", "b"), began=[0, 1])
-    assert hints.behind(states_of("c")) == {0: "about a"}  # age 1
+    assert hints.behind(states_of("c"))[0].hint == "about a"  # age 1
     hints.follow(states_of("c", "d"), began=[])
-    assert hints.behind(states_of("e")) == {0: "about e"}  # age 2
+    assert hints.behind(states_of("e"))[0].hint == "about e"  # age 2
     assert hints.in_force == ["about a", "about b"]
 
 
@@ -225,8 +226,11 @@ def test_a_move_knows_its_states_and_their_hints():
     envs.step([0, 1, 0])
     second = envs.states
     outcome = envs.step([1, 0, 1])
-    assert [earned.moves[0][i] for i in range(3)] == [
-        Move(first[i], LEFT_RIGHT[choice], second[i]) for i, choice in enumerate([0, 1, 0])
+    assert [earned.moves[0][i][:3] for i in range(3)] == [
+        (first[i], LEFT_RIGHT[choice], second[i]) for i, choice in enumerate([0, 1, 0])
+    ]
+    assert [(move.was.hint, move.now.hint) for move in earned.moves[0].values()] == [
+        (first[i].advice, second[i].advice) for i in range(3)
     ]
     ended = earned.moves[1][0]
     assert ended.after == outcome.final_states[0]  # of its own episode, not of the next
@@ -315,7 +319,7 @@ def test_potentials_of_an_episode_add_up_whatever_was_done_and_however_hints_cha
     gamma = 0.9
     texts = ["abc", "abcd", "a", "abcdefg"]  # the stand-in's potential is a tenth of the length
     states = [State(text, LEFT_RIGHT, advice=f"hint {i}") for i, text in enumerate(texts)]
-    potential = Potential(service, None, gamma=gamma, num_envs=1)
+    potential = Potential(Progress(service, None).of, gamma=gamma, num_envs=1)
     potential.begin({0: states[0]})
     following = [*states[1:], None if terminal else State("abcdefghi", LEFT_RIGHT, advice="last")]
     earned = [
@@ -327,7 +331,7 @@ def test_potentials_of_an_episode_add_up_whatever_was_done_and_however_hints_cha
 
 
 def test_a_state_without_a_hint_has_no_potential(service):
-    potential = Potential(service, None, gamma=0.9, num_envs=1)
+    potential = Potential(Progress(service, None).of, gamma=0.9, num_envs=1)
     potential.begin({0: State("abc", LEFT_RIGHT, advice="")})
     assert potential.memory(0) == 0
     assert service.calls["reward"] == 0

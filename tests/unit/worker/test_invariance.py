@@ -1,18 +1,24 @@
 """The promise of a potential, in worlds small enough to solve: the optimal actions are the unshaped ones.
 
-A plan is worked out backwards over (state, time), so that hints may change with time, as they do in training. What a
-transition earns is what `Potential` and `Penalty` say, asked of a scorer that says anything.
+A plan is worked out backwards over (state, time), so that hints may change with time, as they do in training; where
+they are held until they are done, over (state, time, what is held and completed). What a transition earns is what the
+forms themselves say, asked of a scorer that says anything.
 """
+
+from functools import cache
 
 import gymnasium
 import numpy as np
 import pytest
 
 from hintwise.schemas import RewardResponse, RewardResult
-from worker.guidance.earnings import Move, Penalty, Potential
+from worker.guidance import hints as held_hints
+from worker.guidance.earnings import Advice, Bonus, Move, Penalty, Potential
+from worker.guidance.hints import Hints
+from worker.guidance.progress import Progress
 from worker.text_env import State
 
-GAMMA, HORIZON = 0.9, 12
+GAMMA, HORIZON, WALK = 0.9, 12, 8
 
 
 class AnyScorer:
@@ -74,7 +80,7 @@ def best_actions(world, earned):
 
 
 def by_potential(scorer, changing):
-    potential = Potential(scorer, None, gamma=GAMMA, num_envs=1)
+    potential = Potential(Progress(scorer, None).of, gamma=GAMMA, num_envs=1)
 
     def earned(s, a, t, there, ended):
         before, after = told(s, t, changing), told(there, t + 1, changing)
@@ -96,33 +102,142 @@ def test_a_potential_leaves_every_optimal_action_what_it_is(world, seed, changin
     assert best_actions(world, by_potential(AnyScorer(seed, 0.0), changing)) == plain
 
 
+# --- hints that are held until they are done
+
+
+class Goals:
+    """Asks for one of two goals, by the state."""
+
+    def hints(self, states):
+        return [f"1 to reach {int(state.text.split()[1]) % 2}" for state in states]
+
+
+class Walk:
+    """The optimal actions of a world whose hints are held until they are done, wherever its steps may lead.
+
+    Args:
+        world: It.
+        how_far: Says how far hints have been carried out.
+        pays: A form of reward for following them.
+        horizon: Steps of an episode.
+    """
+
+    def __init__(self, world, how_far, pays, horizon):
+        self._world, self._pays, self._horizon = world, pays, horizon
+        self._hints = Hints(Goals(), 1, "done", how_far)
+        self.best, self.completed = {}, set()
+        self.value = cache(self.value)
+
+    def optimal(self):
+        """Returns the optimal actions wherever a walk may come to, by state, time and all that is held there."""
+        for s in self._world:
+            self._hints.follow({0: told_by(s)}, began=[0])
+            held = self._hints.now[0]
+            self._pays.begin({0: told_by(s, held)})
+            self.value(s, 0, held, self._pays.memory(0))
+        return self.best
+
+    def value(self, s, t, held, memory):
+        if t == self._horizon:
+            return -memory  # nothing is bootstrapped where the plan ends: so does the potential
+        worth = {a: self._worth(s, a, t, held, memory) for a in self._world[s]}
+        largest = max(worth.values())
+        self.best[s, t, held] = {a for a, value in worth.items() if value > largest - 1e-6}
+        self.completed.add(len(held.completed))
+        return largest
+
+    def _worth(self, s, a, t, held, memory):
+        there, reward, ended = self._world[s][a]
+        now = held
+        if not ended:
+            self._hints.now[0] = held
+            self._hints.follow({0: told_by(there)}, began=[])
+            now = self._hints.now[0]
+        self._pays.remember(0, memory)
+        after = None if ended else told_by(there, now)
+        earned = self._pays.follow({0: Move(told_by(s, held), str(a), after, held, now)})[0]
+        later = 0.0 if ended else GAMMA * self.value(there, t + 1, now, self._pays.memory(0))
+        return reward + earned + later
+
+
+class PaysNothing:
+    def begin(self, states):
+        pass
+
+    def follow(self, moves):
+        return dict.fromkeys(moves, 0.0)
+
+    def memory(self, i):
+        return 0.0
+
+    def remember(self, i, memory):
+        pass
+
+
+def told_by(s, held=None):
+    return State(f"place {s}", ("0", "1", "2", "3"), advice=held.hint if held else None)
+
+
+@pytest.fixture
+def often_done(monkeypatch):
+    """Random progress is enough now and then, and no hint is held for long."""
+    monkeypatch.setattr(held_hints, "DONE", 0.6)
+    monkeypatch.setattr(held_hints, "MAX_HELD_STEPS", 3)
+
+
+@pytest.mark.usefixtures("often_done")
+@pytest.mark.parametrize("max_hints", [1, 3])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_potential_that_counts_completed_hints_leaves_every_optimal_action_what_it_is(world, seed, max_hints):
+    world, how_far = WORLDS[world](), Progress(AnyScorer(seed, 0.0), None).of
+    plain = Walk(world, how_far, PaysNothing(), WALK)
+    shaped = Walk(world, how_far, Potential(how_far, gamma=GAMMA, num_envs=1, max_hints=max_hints), WALK)
+    assert shaped.optimal() == plain.optimal()
+    assert len(plain.completed) > 1  # somewhere a hint was completed
+
+
+@pytest.mark.usefixtures("often_done")
+def test_a_bonus_changes_the_optimum_even_though_each_goal_is_paid_once():
+    """So that the test above can fail, and because the bonus promises nothing."""
+    world = tempting_loop()
+    changed = []
+    for seed in range(5):
+        how_far = Progress(AnyScorer(seed, 0.0), None).of
+        plain, paid = (Walk(world, how_far, pays, WALK).optimal() for pays in (PaysNothing(), Bonus(1)))
+        changed.append(paid != plain)
+    assert any(changed)
+
+
+# --- what promises nothing
+
+
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_same_numbers_paid_as_they_are_change_the_optimum(world):
-    """So that the test above can fail: neither a bonus nor a penalty, which wrong hints earn too, is a potential."""
+    """So that the tests above can fail: neither advice nor a bonus per step nor a penalty is a potential."""
     world = WORLDS[world]()
     plain = best_actions(world, lambda *_: 0.0)
-    bonus, fine = (
-        [best_actions(world, pays(AnyScorer(seed, -1.0))) for seed in range(5)] for pays in (by_bonus, by_penalty)
-    )
-    assert any(best != plain for best in bonus)
-    assert any(best != plain for best in fine)
+    for pays in (by_advice, by_bonus, by_penalty):
+        assert any(best_actions(world, pays(AnyScorer(seed, -1.0))) != plain for seed in range(5))
+
+
+def by_advice(scorer):
+    return by_form(Advice(scorer, None))
 
 
 def by_penalty(scorer):
-    penalty = Penalty(scorer, None)
-
-    def earned(s, a, t, there, ended):
-        return 2 * penalty.follow({0: Move(told(s, t, changing=False), str(a), None)})[0]
-
-    return earned
+    return by_form(Penalty(scorer, None))
 
 
 def by_bonus(scorer):
-    penalty = Penalty(scorer, None)
+    """What advice says at each step, never less than nothing."""
+    earned = by_advice(scorer)
+    return lambda *move: abs(earned(*move))
 
+
+def by_form(form):
     def earned(s, a, t, there, ended):
-        item = penalty._item(told(s, t, changing=False), str(a))
-        return 2 * abs(scorer.reward([item], scorer="alignment").results[0].reward)
+        return 2 * form.follow({0: Move(told(s, t, changing=False), str(a), None)})[0]
 
     return earned
 
