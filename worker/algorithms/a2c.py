@@ -5,9 +5,9 @@
 One gradient step over the whole rollout, then it is thrown away: the policy that learns is the one that acted, and w
 is 1. Where the rollout was collected ahead, w = min(pi / pi_acted, 2), and no gradient flows through it.
 The advantages are generalized ones, which with gae_lambda 1 are the n-step returns of the paper. They are divided by
-d, their standard deviation in the rollout, or `advantage_floor` * value_scale where that is more: what is left of them
-once all is learned is noise. The value loss is in units of value_scale. So one `vf_coef` and one `ent_coef` fit returns
-of any size. Stale transitions take part in the advantages but not in the loss.
+d, their standard deviation in the rollout, or `advantage_floor` * value_scale where that is more: with a floor of 1
+nearly always by value_scale, as the value loss is, so that one `vf_coef` and one `ent_coef` fit returns of any size.
+With less the policy's gradient drowns the critic's. Stale transitions take part in the advantages but not in the loss.
 
 Source: Mnih et al. 2016, Asynchronous methods for deep reinforcement learning, section 4; its synchronous form.
 """

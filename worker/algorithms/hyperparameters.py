@@ -100,7 +100,7 @@ class ActorCriticHyperparameters(Hyperparameters):
         0.0,
         description="Least standard deviation that advantages are divided by, in units of the value scale. Where "
         "rewards are rare, or all is learned, it keeps noise from counting as much as a success.",
-        json_schema_extra=by_algorithm(a2c=0.02),
+        json_schema_extra=by_algorithm(a2c=1.0),
     )
 
 
