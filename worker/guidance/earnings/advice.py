@@ -17,12 +17,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hintwise.client import Client
-from worker.guidance.earnings.earning import Move
+from worker.guidance.earnings.earning import Memoryless, Move
 from worker.guidance.earnings.obedience import Obedience
-from worker.text_env import State
 
 
-class Advice:
+class Advice(Memoryless):
     """Pays for actions that the hint speaks for, and takes from those that it speaks against.
 
     Args:
@@ -33,14 +32,5 @@ class Advice:
     def __init__(self, client: Client, task: str | None) -> None:
         self._obedience = Obedience(client, task)
 
-    def begin(self, states: Mapping[int, State]) -> None:
-        return
-
     def follow(self, moves: Mapping[int, Move]) -> dict[int, float]:
         return self._obedience.of(moves)
-
-    def memory(self, i: int) -> float:
-        return 0.0
-
-    def remember(self, i: int, memory: float) -> None:
-        return

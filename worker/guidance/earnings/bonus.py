@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from worker.guidance.earnings.earning import Move
-from worker.text_env import State
+from worker.guidance.earnings.earning import Memoryless, Move
 
 
-class Bonus:
+class Bonus(Memoryless):
     """Pays for hints that are done, each goal once an episode.
 
     Args:
@@ -22,14 +21,5 @@ class Bonus:
     def __init__(self, max_hints: int) -> None:
         self._each = 1 / max_hints
 
-    def begin(self, states: Mapping[int, State]) -> None:
-        return
-
     def follow(self, moves: Mapping[int, Move]) -> dict[int, float]:
         return {i: self._each * (len(move.now.completed) - len(move.was.completed)) for i, move in moves.items()}
-
-    def memory(self, i: int) -> float:
-        return 0.0
-
-    def remember(self, i: int, memory: float) -> None:
-        return

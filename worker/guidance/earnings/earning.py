@@ -33,3 +33,16 @@ class Earnings(Protocol):
 
     def remember(self, i: int, memory: float) -> None:
         """Takes back what `memory` returned."""
+
+
+class Memoryless:
+    """A form that pays for each move by itself, and has nothing to keep from one to the next."""
+
+    def begin(self, states: Mapping[int, State]) -> None:
+        return
+
+    def memory(self, i: int) -> float:
+        return 0.0
+
+    def remember(self, i: int, memory: float) -> None:
+        return

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hintwise.client import Client
-from worker.guidance.earnings.earning import Move
+from worker.guidance.earnings.earning import Memoryless, Move
 from worker.guidance.earnings.obedience import Obedience
-from worker.text_env import State
 
 
-class Penalty:
+class Penalty(Memoryless):
     """Takes from actions that the hint speaks against.
 
     Args:
@@ -25,14 +24,5 @@ class Penalty:
     def __init__(self, client: Client, task: str | None) -> None:
         self._obedience = Obedience(client, task)
 
-    def begin(self, states: Mapping[int, State]) -> None:
-        return
-
     def follow(self, moves: Mapping[int, Move]) -> dict[int, float]:
         return {i: min(0.0, obeyed) for i, obeyed in self._obedience.of(moves).items()}
-
-    def memory(self, i: int) -> float:
-        return 0.0
-
-    def remember(self, i: int, memory: float) -> None:
-        return
