@@ -10,7 +10,7 @@ environment's numbers with an MLP, the same seeds and the same number of steps, 
 rl-baselines3-zoo's settings on CartPole, stable-baselines3's defaults elsewhere. `--no-peers` leaves them out.
 
 `--add` keeps what the results file has of runs and peers that are not made again: of other seeds, and of conditions
-that these sweeps do not have. Rows with another number of steps or episodes go. Each row names its own commit.
+that these sweeps do not have. Rows with another number of steps or episodes go. Each of our runs names its own commit.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
         "runs": runs,
         "summary": _summary(runs),
         "optimum": before.get("optimum", {}) | best,
-        "sb3": joined(before.get("sb3") or [], peers, ("env_id", "algorithm")),
+        "sb3": joined(before.get("sb3") or [], peers, ("env_id", "env_kwargs", "algorithm")),
     }
     print(results_file.write("algorithms", measured).read_text())
 
@@ -95,7 +95,7 @@ def joined(
     """
 
     def group(row: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(row[name] for name in names)
+        return tuple(str(row[name]) for name in names)
 
     def size(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return row["steps"], row.get("episodes")

@@ -105,6 +105,10 @@ def read_sweep(directory: Path) -> Sweep:
 def _run(directory: Path, line: Mapping[str, Any], world: Mapping[str, Any]) -> Run:
     condition, seed = line["condition"], line["seed"]
     episodes = [each for row in read_metrics(directory / condition / f"seed-{seed}") for each in row["episodes"]]
+    if any(len(each) != 4 for each in episodes):
+        raise SystemExit(
+            f"{directory}: {condition}, seed {seed} does not tell which episodes showed hints; run it again"
+        )
     numbers = np.array(episodes, dtype=np.float64).reshape(-1, 4)  # step, return, length, shown hints
     with closing(TextEnv(world["env_id"], world["env_kwargs"])) as env:
         succeeded = env.successes(numbers[:, 1])

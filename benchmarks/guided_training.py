@@ -12,7 +12,9 @@
 | `..._alone`        | the same of the training episodes that showed the policy no hints                            |
 
 Each condition stands beside `unguided` on the same seeds: `steps_ratio` is its median `steps_to_bar` over that of
-`unguided`, where a run that never got there counts as the slowest. Returns are compared seed by seed: `lower_bound`
+`unguided`, where a run that never got there counts as the slowest.
+An episode counts when it ends: where failures are long, the first to end are successes, and the bar is reached early.
+Returns are compared seed by seed: `lower_bound`
 is the lower end of the one-sided 95% interval of the mean difference, by Student's t over the pairs, and
 `share_of_maximum` the same over the highest return there is. `obey_only` takes the action that a fresh hint raises
 most, and learns nothing (benchmarks/obey_only.py); `--no-obey` leaves it out. A picture of each experiment is drawn.

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from hintwise.describers import Describer, describer_for
 from hintwise.describers.memory import Remembering
@@ -75,6 +75,15 @@ class GuidanceSnapshot(BaseModel):
     paid: float = 0.0  # of it, with its weight and up to the cap
     num_steps: int  # of all environments, since the run began
     gate: tuple[float, Sequence[tuple[bool, float, float]]]  # of all environments: `gate.GateState`
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _without_episodes_of_another_form(cls, gate: Any) -> Any:
+        """Leaves out episodes of two numbers: when a gate looked at nothing else, nobody noted who saw hints."""
+        match gate:
+            case [value, [*episodes]]:
+                return value, [each for each in episodes if not isinstance(each, list) or len(each) != 2]
+        return gate
 
 
 class EpisodeSnapshot(BaseModel):

@@ -1,13 +1,12 @@
 """Advantage actor-critic: loss and update.
 
-    L = -w * A / d * log pi(a|s) + vf_coef * ((V - R) / value_scale)^2  - ent_coef * H[pi(.|s)]
+    L = -w * A / value_scale * log pi(a|s) + vf_coef * ((V - R) / value_scale)^2  - ent_coef * H[pi(.|s)]
 
 One gradient step over the whole rollout, then it is thrown away: the policy that learns is the one that acted, and w
 is 1. Where the rollout was collected ahead, w = min(pi / pi_acted, 2), and no gradient flows through it.
-The advantages are generalized ones, which with gae_lambda 1 are the n-step returns of the paper. They are divided by
-d, their standard deviation in the rollout, or `advantage_floor` * value_scale where that is more: with a floor of 1
-nearly always by value_scale, as the value loss is, so that one `vf_coef` and one `ent_coef` fit returns of any size.
-With less the policy's gradient drowns the critic's. Stale transitions take part in the advantages but not in the loss.
+The advantages are generalized ones, which with gae_lambda 1 are the n-step returns of the paper. Both terms are taken
+in units of `value_scale`, so that one `vf_coef` and one `ent_coef` fit returns of any size. Stale transitions take part
+in the advantages but not in the loss.
 
 Source: Mnih et al. 2016, Asynchronous methods for deep reinforcement learning, section 4; its synchronous form.
 """
@@ -29,7 +28,6 @@ from worker.algorithms.algorithm import (
     AlgorithmState,
     Worth,
     descend,
-    divided,
     entropy,
     flat,
     importance_weights,
@@ -112,9 +110,7 @@ class A2C:
         log_probs = output.log_probs.gather(1, actions[:, None]).squeeze(1)  # (b,)
         acted_log_probs = flat(rollout.log_probs, device)[index]
         weights = importance_weights(log_probs, acted_log_probs, rollout.staleness)
-        floor = hyper.advantage_floor * self.policy.value_scale.item()
-        scaled = divided(flat(advantages, device)[index], floor)
-        policy_loss = -(weights * scaled * log_probs).mean()
+        policy_loss = -(weights * flat(advantages, device)[index] / self.policy.value_scale * log_probs).mean()
         returns = flat(advantages + rollout.values, device)[index]
         value_loss = ((output.values - returns) / self.policy.value_scale).square().mean()
         mean_entropy = entropy(output.log_probs).mean()

@@ -49,7 +49,6 @@ class AlgorithmState(NamedTuple):
 
 NOTHING = AlgorithmState({}, {})
 MAX_IMPORTANCE_WEIGHT = 2.0
-ADVANTAGE_EPSILON = 1e-8  # stable-baselines3's
 
 
 class Algorithm(Protocol):
@@ -130,13 +129,6 @@ def importance_weights(log_probs: Tensor, acted_log_probs: Tensor, staleness: in
     if not staleness:
         return torch.ones_like(log_probs)
     return (log_probs.detach() - acted_log_probs).exp().clamp(max=MAX_IMPORTANCE_WEIGHT)
-
-
-def divided(advantages: Tensor, floor: float) -> Tensor:
-    """Returns advantages (B,) divided by their standard deviation, or by `floor` where that is more or they are one."""
-    if len(advantages) < 2:
-        return advantages / (floor or 1.0)
-    return advantages / (advantages.std().clamp(min=floor) + ADVANTAGE_EPSILON)
 
 
 def entropy(log_probs: Tensor) -> Tensor:

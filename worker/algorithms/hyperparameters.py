@@ -96,12 +96,6 @@ class ActorCriticHyperparameters(Hyperparameters):
     )
     ent_coef: NotNegative = Field(0.0, description="Weight of the entropy bonus, per nat.")
     vf_coef: NotNegative = Field(0.5, description="Weight of the value loss.")
-    advantage_floor: NotNegative = Field(
-        0.0,
-        description="Least standard deviation that advantages are divided by, in units of the value scale. Where "
-        "rewards are rare, or all is learned, it keeps noise from counting as much as a success.",
-        json_schema_extra=by_algorithm(a2c=1.0),
-    )
 
 
 class PPOHyperparameters(EpochHyperparameters, ActorCriticHyperparameters):
@@ -110,6 +104,11 @@ class PPOHyperparameters(EpochHyperparameters, ActorCriticHyperparameters):
     clip_coef: Positive = Field(0.2, description="How far the probability ratio may move from 1 and still pay.")
     target_kl: Positive | None = Field(
         None, description="Ends an update once its KL estimate passes 1.5 times this, in nats; none: never."
+    )
+    advantage_floor: NotNegative = Field(
+        0.0,
+        description="Least standard deviation that advantages are divided by, in units of the value scale. Where "
+        "rewards are rare it keeps the noise of rollouts without any from counting as much as a success.",
     )
     distill_coef: NotNegative = Field(
         1.0,

@@ -38,7 +38,6 @@ from worker.algorithms.algorithm import (
     VALUE,
     AlgorithmState,
     Worth,
-    divided,
     entropy,
     flat,
     importance_weights,
@@ -169,7 +168,7 @@ class PPO:
         """Leaves the gradient of a minibatch's loss at the parameters; returns what was measured."""
         advantages = experience.advantages[torch.from_numpy(chosen).to(experience.advantages.device)]
         floor = self.hyperparameters.advantage_floor * self.policy.value_scale.item()
-        advantages = divided(advantages - advantages.mean(), floor) if len(chosen) > 1 else advantages
+        advantages = _normalised(advantages, floor)
         self.optimizer.zero_grad()
         return accumulate(
             lambda part: self._loss(experience, chosen[part], advantages[part]),
@@ -270,3 +269,10 @@ class PPO:
 
 
 _AVERAGED = "policy_loss", "value_loss", "entropy", "distill_kl", "approx_kl", "clip_fraction", "grad_norm"
+
+
+def _normalised(advantages: Tensor, floor: float) -> Tensor:
+    """Returns advantages with mean 0 and standard deviation 1, less where it was below `floor`; a lone one stays."""
+    if len(advantages) < 2:
+        return advantages
+    return (advantages - advantages.mean()) / (advantages.std().clamp(min=floor) + 1e-8)

@@ -1,7 +1,7 @@
 """How far guidance is trusted, 0 to 1: what its reward and its lessons are multiplied by.
 
 Where some episodes show their hints and others, drawn by chance, do not, the two are compared, as in a randomised
-trial of the hints (`Trial`). Where hints are never shown, what following them earned has to foretell what the
+trial of the hints (`Trial`). Where none or all show them, what following them earned has to foretell what the
 environment pays (`Forecast`). Neither knows which hints are right.
 """
 

@@ -109,6 +109,11 @@ class GuidanceSettings(BaseModel):
     @model_validator(mode="after")
     def _check_that_what_is_paid_for_is_known(self) -> Self:
         form, every = self.guidance_reward, self.hint_every
+        if self.faulty_guidance != "none" and every == UNTIL_DONE:
+            raise ValueError(
+                f"--faulty-guidance {self.faulty_guidance} knows no hints that are held until they are done; "
+                "take --hint-every N"
+            )
         if not self.pays_for_guidance:
             return self
         if form == "bonus" and every != UNTIL_DONE:

@@ -2,9 +2,20 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from worker.guidance.gate import NUM_EPISODES, Forecast, GuidedEpisode, Open, Trial, gate_of
 from worker.guidance.settings import GuidanceSettings
+from worker.text_env import GuidanceSnapshot
+
+
+def test_a_checkpoint_from_before_the_trial_has_no_episodes_for_it():
+    snapshot = {"hint": "", "age": 0, "dropped": False, "weight": 0, "memory": 0, "earned": 0, "num_steps": 8}
+    assert GuidanceSnapshot(**snapshot, gate=[0.5, [[-0.1, 0.5]]]).gate == (0.5, [])
+    kept = [[True, -0.1, 0.5]]
+    assert GuidanceSnapshot(**snapshot, gate=[0.5, kept]).gate == (0.5, [(True, -0.1, 0.5)])
+    with pytest.raises(ValidationError, match="gate"):
+        GuidanceSnapshot(**snapshot, gate=7)
 
 
 def after(episodes):

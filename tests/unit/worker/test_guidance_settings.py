@@ -24,6 +24,7 @@ def read(*arguments, config=TrainConfig, guidance="both"):
             ["--max-hints", "--guidance-reward advice"],
         ),
         (["--guidance-cap", "0.4"], ["--guidance-cap", "--guidance-reward penalty"]),
+        (["--faulty-guidance", "dies", "--hint-every", "done"], ["--faulty-guidance dies", "--hint-every N"]),
         (
             ["--guidance-reward", "potential", "--guidance-cap", "0.4"],
             ["--guidance-cap", "--guidance-reward potential"],

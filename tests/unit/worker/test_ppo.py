@@ -10,7 +10,6 @@ from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
 from hintwise.scoring import score
 from worker.algorithms import ppo as ppo_page
-from worker.algorithms.algorithm import divided
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.algorithms.ppo import PPO
 from worker.buffers import Rollout
@@ -113,13 +112,10 @@ def test_a_rollout_that_is_all_stale_changes_nothing(policy, encoder):
 
 @pytest.mark.parametrize("floor", [0.0, 0.5, 10.0])
 def test_advantages_are_divided_by_no_less_than_the_floor(floor):
-    advantages = torch.tensor([-1.5, -0.5, 0.5, 1.5])  # a standard deviation of 1.29
-    assert divided(advantages, floor).max().item() == pytest.approx(1.5 / max(1.29099, floor), rel=1e-4)
-
-
-@pytest.mark.parametrize(("floor", "expected"), [(0.0, 3.0), (2.0, 1.5)])
-def test_a_lone_advantage_has_no_standard_deviation(floor, expected):
-    assert divided(torch.tensor([3.0]), floor).item() == expected
+    advantages = torch.tensor([-1.0, 0.0, 1.0, 2.0]) + 5  # a standard deviation of 1.29
+    normalised = ppo_page._normalised(advantages, floor)
+    assert normalised.mean().item() == pytest.approx(0, abs=1e-6)
+    assert normalised.max().item() == pytest.approx(1.5 / max(1.29099, floor), rel=1e-4)
 
 
 def test_the_floor_is_in_units_of_the_value_scale(policy, encoder):
