@@ -110,7 +110,7 @@ def leave_run(run, **changes):
     (run.run_dir / RUN).write_text(f'{{"config": {config.model_dump_json()}}}')
 
 
-@pytest.mark.parametrize("changes", [{}, {"device": "cuda", "num_threads": 2, "checkpoint_every": 3}])
+@pytest.mark.parametrize("changes", [{}, {"device": "cuda", "num_threads": 2, "env_timeout_s": 10.0}])
 def test_a_run_of_the_same_settings_is_taken_up(read, changes):
     run = read(WHOLE).runs[0]
     check_same_settings(run)
@@ -119,7 +119,13 @@ def test_a_run_of_the_same_settings_is_taken_up(read, changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"), [({"total_steps": 4096}, "total_steps (was 4096, now 2048)"), ({"gamma": 0.5}, "gamma")]
+    ("changes", "named"),
+    [
+        ({"total_steps": 4096}, "total_steps (was 4096, now 2048)"),
+        ({"gamma": 0.5}, "gamma"),
+        ({"checkpoint_every": 3}, "checkpoint_every"),  # it decides what is chosen among
+        ({"eval_episodes": 5}, "eval_episodes"),
+    ],
 )
 def test_a_run_of_other_settings_is_not_mixed_with_these(read, changes, named):
     run = read(WHOLE).runs[0]
