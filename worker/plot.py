@@ -36,7 +36,8 @@ def draw_learning_curve(run_dir: Path) -> Path:
         CheckpointUnusable: There is no run in the directory, or no episode has ended yet.
     """
     run = read_run(run_dir)
-    episodes = np.array([episode for line in read_metrics(run_dir) for episode in line["episodes"]], dtype=np.float64)
+    ended = [episode[:2] for line in read_metrics(run_dir) for episode in line["episodes"]]  # older rows are shorter
+    episodes = np.array(ended, dtype=np.float64)
     if len(episodes) == 0:
         raise CheckpointUnusable(f"no episode of {run_dir} has ended yet: there is nothing to draw")
     figure, axes = plt.subplots(figsize=(8, 4.5), dpi=150, layout="constrained")

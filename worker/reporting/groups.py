@@ -144,8 +144,9 @@ def _score(strata: Sequence[Sequence[FinishedRun]], measure: str) -> Score | Non
 
 def _episodes(run: FinishedRun) -> tuple[Floats, Floats]:
     """Returns the steps at which a run's episodes ended, and the mean of the last `WINDOW` returns there."""
-    ended: list[Any] = [episode for line in read_metrics(run.path) for episode in line["episodes"]]
-    numbers = np.array(ended, dtype=np.float64).reshape(-1, 3)
+    # Older runs do not say which episodes were shown hints: their rows are shorter.
+    ended: list[Any] = [episode[:2] for line in read_metrics(run.path) for episode in line["episodes"]]
+    numbers = np.array(ended, dtype=np.float64).reshape(-1, 2)
     return numbers[:, 0], running_mean(numbers[:, 1], WINDOW)
 
 

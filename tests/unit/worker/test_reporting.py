@@ -27,7 +27,9 @@ def leave_run(path, seed, mean_return, *, env_id="CartPole-v1", success=0.5, sta
         "evaluation": {"mean_return": mean_return, "success_rate": success, "episodes": 100, "mode": "greedy"},
     }
     (path / "run.json").write_text(json.dumps(record | more))
-    lines = [{"update": 1, "episodes": [[step, value, 1] for step, value in episodes]}]
+    # The first row as older runs have them: they do not say whether hints were shown.
+    rows = [[step, value, 1] if i == 0 else [step, value, 1, False] for i, (step, value) in enumerate(episodes)]
+    lines = [{"update": 1, "episodes": rows}]
     (path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
