@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 ANYTHING = "..."
 """Shown where an answer differs from run to run."""
+
+
+DATA = "data: "
+
+
+def assert_text_alike(given: str, shown: str) -> None:
+    """The same lines, but for the last digits of numbers in the JSON of a server-sent event."""
+    lines = given.splitlines(), shown.splitlines()
+    assert len(lines[0]) == len(lines[1]), given
+    for ours, theirs in zip(*lines, strict=True):
+        if ours.startswith(f"{DATA}{{") and theirs.startswith(f"{DATA}{{"):
+            assert_alike(json.loads(ours.removeprefix(DATA)), json.loads(theirs.removeprefix(DATA)))
+        else:
+            assert ours == theirs
 
 
 def assert_alike(given: object, shown: object) -> None:
