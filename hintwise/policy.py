@@ -40,6 +40,7 @@ class PolicyOutput(NamedTuple):
     scores: Tensor  # (B, A) fp32; -inf where an item has no such action; Q where the policy has action values
     log_probs: Tensor  # (B, A) fp32 log_softmax(scores)
     values: Tensor  # (B,) fp32, in units of return; the largest Q where the policy has action values
+    states: Tensor  # (B, H) fp32 or more, the last hidden state of each prompt, which the values are read from
 
 
 class Policy(nn.Module):
@@ -160,17 +161,17 @@ class Policy(nn.Module):
         scores = scores.masked_fill(~batch.action_mask, -torch.inf)
         values = self.value_head(ends).squeeze(-1) * self.value_scale
         if self.has_action_values:
-            return self._action_values(scores, values, batch.action_mask)
-        return PolicyOutput(scores, torch.log_softmax(scores, dim=-1), values)
+            return self._action_values(scores, values, ends, batch.action_mask)
+        return PolicyOutput(scores, torch.log_softmax(scores, dim=-1), values, ends)
 
-    def _action_values(self, scores: Tensor, values: Tensor, action_mask: Tensor) -> PolicyOutput:
+    def _action_values(self, scores: Tensor, values: Tensor, ends: Tensor, action_mask: Tensor) -> PolicyOutput:
         """Returns Q from scores (B, A) and values (B,); what all scores of an item have in common falls out."""
         legal = scores.masked_fill(~action_mask, 0.0)
         mean = legal.sum(-1, keepdim=True) / action_mask.sum(-1, keepdim=True)
         advantages = (self.q_scale * (legal - mean)).masked_fill(~action_mask, -torch.inf)
         q = values.unsqueeze(-1) + advantages
         # Softmax of the advantages is that of Q, without the rounding of a large value.
-        return PolicyOutput(q, torch.log_softmax(advantages, dim=-1), q.amax(-1))
+        return PolicyOutput(q, torch.log_softmax(advantages, dim=-1), q.amax(-1), ends)
 
     def _phrase_scores(self, hidden: Tensor, batch: PhraseBatch) -> Tensor:
         """Returns beta * s_k / n_k ** alpha, shape (B, A), from the states of all places read, (R * K, H)."""

@@ -155,6 +155,7 @@ def _joined(outputs: Sequence[PolicyOutput]) -> PolicyOutput:
         scores=torch.cat([padded(output.scores) for output in outputs]),
         log_probs=torch.cat([padded(output.log_probs) for output in outputs]),
         values=torch.cat([output.values for output in outputs]),
+        states=torch.cat([output.states for output in outputs]),
     )
 
 

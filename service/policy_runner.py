@@ -167,7 +167,8 @@ class PolicyRunner:
     def _forward(self, prompts: Sequence[ScoredPrompt]) -> list[Scores]:
         """Returns the answers to prompts, whether they were given before or not."""
         output = score_distinct(self.policy, prompts, prefix_of=None if self._swapping else self._prefix)
-        scores, log_probs, values = (tensor.cpu().numpy() for tensor in output)
+        told = output.scores, output.log_probs, output.values
+        scores, log_probs, values = (tensor.cpu().numpy() for tensor in told)
         counts = [each.candidates.num_actions for each in prompts]
         legal = np.arange(scores.shape[1]) < np.array(counts)[:, None]
         if not (np.isfinite(values).all() and np.isfinite(scores[legal]).all()):

@@ -34,8 +34,10 @@ from worker.algorithms.algorithm import (
     scored_prompts,
     set_learning_rate,
 )
+from worker.algorithms.estimates import estimate
 from worker.algorithms.hyperparameters import A2CHyperparameters
-from worker.buffers import Behaviour, Rollout, explained_variance
+from worker.algorithms.shaping_critic import ShapingCritic
+from worker.buffers import Behaviour, Rollout
 
 RMSPROP_ALPHA, RMSPROP_EPSILON = 0.99, 1e-5  # the paper's decay; stable-baselines3's epsilon
 
@@ -51,6 +53,7 @@ class A2CMetrics:
     first_ratio_error: float  # largest |ratio - 1| before the gradient step: trainer against service
     importance_weight: float  # 1 unless the rollout was collected ahead
     explained_variance: float
+    shaping_explained_variance: float  # of what guidance pays, by its own critic; nan where there is none
     num_minibatches: int  # gradient steps taken: 1, or 0 where all transitions were stale
 
     def shown(self) -> list[tuple[str, str]]:
@@ -65,6 +68,7 @@ class A2C:
         encoder: Turns prompts and phrases into the ids that the service scored.
         hyperparameters: See `A2CHyperparameters`.
         generator: Not used: no transition is drawn.
+        shaping_critic: Expects what guidance pays; None where it pays nothing, and one critic is enough.
     """
 
     q_scale = 0.0
@@ -77,10 +81,12 @@ class A2C:
         encoder: TextEncoder,
         hyperparameters: A2CHyperparameters,
         generator: np.random.Generator,
+        shaping_critic: ShapingCritic | None = None,
     ) -> None:
         self.policy = policy
         self.encoder = encoder
         self.hyperparameters = hyperparameters
+        self.shaping_critic = shaping_critic
         self.optimizer = torch.optim.RMSprop(
             policy.parameters(), lr=hyperparameters.learning_rate, alpha=RMSPROP_ALPHA, eps=RMSPROP_EPSILON
         )
@@ -89,20 +95,21 @@ class A2C:
         return Behaviour()
 
     def state(self) -> AlgorithmState:
-        return NOTHING
+        return NOTHING if self.shaping_critic is None else self.shaping_critic.state()
 
     def restore(self, state: AlgorithmState) -> None:
-        return
+        if self.shaping_critic is not None:
+            self.shaping_critic.restore(state)
 
     def update(self, rollout: Rollout, *, learning_rate: float) -> A2CMetrics:
         """Takes one gradient step over the fresh transitions of `rollout`."""
         set_learning_rate(self.optimizer, learning_rate)
         hyper, device = self.hyperparameters, self.policy.device
-        advantages = rollout.advantages(gamma=hyper.gamma, gae_lambda=hyper.gae_lambda)
-        variance = explained_variance(rollout.values, advantages + rollout.values)
+        estimates = estimate(rollout, hyper, self.shaping_critic)
+        variances = estimates.explained_variance, estimates.shaping_explained_variance
         fresh = np.flatnonzero(~rollout.stale)
         if not len(fresh):
-            return A2CMetrics(nan, nan, nan, nan, nan, nan, explained_variance=variance, num_minibatches=0)
+            return A2CMetrics(nan, nan, nan, nan, nan, nan, *variances, num_minibatches=0)
         index = torch.from_numpy(fresh).to(device)
         prompts = scored_prompts(rollout, self.policy, self.encoder)
         output = score(self.policy, [prompts[i] for i in fresh], only_log_probs=True)
@@ -110,8 +117,8 @@ class A2C:
         log_probs = output.log_probs.gather(1, actions[:, None]).squeeze(1)  # (b,)
         acted_log_probs = flat(rollout.log_probs, device)[index]
         weights = importance_weights(log_probs, acted_log_probs, rollout.staleness)
-        policy_loss = -(weights * flat(advantages, device)[index] / self.policy.value_scale * log_probs).mean()
-        returns = flat(advantages + rollout.values, device)[index]
+        advantages, returns = (flat(each, device)[index] for each in (estimates.advantages, estimates.returns))
+        policy_loss = -(weights * advantages / self.policy.value_scale * log_probs).mean()
         value_loss = ((output.values - returns) / self.policy.value_scale).square().mean()
         mean_entropy = entropy(output.log_probs).mean()
         loss = policy_loss + hyper.vf_coef * value_loss - hyper.ent_coef * mean_entropy
@@ -123,6 +130,7 @@ class A2C:
             grad_norm=descend(loss, self.policy, self.optimizer, hyper.max_grad_norm),
             first_ratio_error=ratio_error.item(),
             importance_weight=weights.mean().item(),
-            explained_variance=variance,
+            explained_variance=estimates.explained_variance,
+            shaping_explained_variance=estimates.shaping_explained_variance,
             num_minibatches=1,
         )

@@ -45,8 +45,10 @@ from worker.algorithms.algorithm import (
     set_learning_rate,
     take_step,
 )
+from worker.algorithms.estimates import Estimates, estimate
 from worker.algorithms.hyperparameters import PPOHyperparameters
-from worker.buffers import Behaviour, Rollout, explained_variance, mean
+from worker.algorithms.shaping_critic import ShapingCritic
+from worker.buffers import Behaviour, Rollout, mean
 
 ADAM_EPSILON = 1e-5  # CleanRL's and the original implementation's
 
@@ -65,6 +67,7 @@ class PPOMetrics:
     first_ratio_error: float  # largest |ratio - 1| before the first gradient step: trainer against service
     importance_weight: float  # 1 unless the rollout was collected ahead
     explained_variance: float
+    shaping_explained_variance: float  # of what guidance pays, by its own critic; nan where there is none
     num_minibatches: int  # gradient steps taken
 
     def shown(self) -> list[tuple[str, str]]:
@@ -99,6 +102,7 @@ class PPO:
         encoder: Turns prompts and phrases into the ids that the service scored.
         hyperparameters: See `PPOHyperparameters`.
         generator: Shuffles transitions into minibatches.
+        shaping_critic: Expects what guidance pays; None where it pays nothing, and one critic is enough.
     """
 
     q_scale = 0.0
@@ -111,11 +115,13 @@ class PPO:
         encoder: TextEncoder,
         hyperparameters: PPOHyperparameters,
         generator: np.random.Generator,
+        shaping_critic: ShapingCritic | None = None,
     ) -> None:
         self.policy = policy
         self.encoder = encoder
         self.hyperparameters = hyperparameters
         self.generator = generator
+        self.shaping_critic = shaping_critic
         self.optimizer = torch.optim.Adam(
             policy.parameters(), lr=hyperparameters.learning_rate, eps=ADAM_EPSILON, fused=True
         )
@@ -124,17 +130,18 @@ class PPO:
         return Behaviour()
 
     def state(self) -> AlgorithmState:
-        return NOTHING
+        return NOTHING if self.shaping_critic is None else self.shaping_critic.state()
 
     def restore(self, state: AlgorithmState) -> None:
-        return
+        if self.shaping_critic is not None:
+            self.shaping_critic.restore(state)
 
     def update(self, rollout: Rollout, *, learning_rate: float) -> PPOMetrics:
         """Takes up to `update_epochs` passes over the fresh transitions of `rollout`."""
         set_learning_rate(self.optimizer, learning_rate)
         hyper = self.hyperparameters
-        advantages = rollout.advantages(gamma=hyper.gamma, gae_lambda=hyper.gae_lambda)
-        experience = self._encode(rollout, advantages)
+        estimates = estimate(rollout, hyper, self.shaping_critic)
+        experience = self._encode(rollout, estimates)
         fresh = np.flatnonzero(~rollout.stale)
         steps: list[dict[str, float]] = []
         if len(fresh):
@@ -145,7 +152,8 @@ class PPO:
             **{name: mean(step[name] for step in steps if name in step) for name in _AVERAGED},
             first_ratio_error=steps[0]["ratio_error"] if steps else float("nan"),
             importance_weight=experience.weights.mean().item(),
-            explained_variance=explained_variance(rollout.values, advantages + rollout.values),
+            explained_variance=estimates.explained_variance,
+            shaping_explained_variance=estimates.shaping_explained_variance,
             num_minibatches=sum("grad_norm" in step for step in steps),
         )
 
@@ -231,7 +239,7 @@ class PPO:
         divergence: Tensor = (hinted.exp() * difference).sum(-1).mean()
         return acted, divergence
 
-    def _encode(self, rollout: Rollout, advantages: NDArray[np.float64]) -> Experience:
+    def _encode(self, rollout: Rollout, estimates: Estimates) -> Experience:
         device = self.policy.device
         prompts = scored_prompts(rollout, self.policy, self.encoder)
         actions = torch.from_numpy(rollout.actions.reshape(-1)).to(device)
@@ -244,8 +252,8 @@ class PPO:
             actions=actions,
             log_probs=log_probs,
             weights=importance_weights(log_probs, acted_log_probs, rollout.staleness),
-            advantages=flat(advantages, device),
-            returns=flat(advantages + rollout.values, device),
+            advantages=flat(estimates.advantages, device),
+            returns=flat(estimates.returns, device),
             lessons=self._lessons(rollout) if self.hyperparameters.distill_coef * rollout.distill_share else None,
             distill_share=rollout.distill_share,
         )
