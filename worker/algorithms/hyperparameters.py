@@ -32,12 +32,18 @@ def defaults_of(field: FieldInfo) -> Mapping[str, Any]:
 class Hyperparameters(BaseModel):
     """Learning"""
 
-    num_envs: int = Field(8, ge=1, le=1_024, description="Environments side by side; one request carries them all.")
+    num_envs: int = Field(
+        8,
+        ge=1,
+        le=1_024,
+        description="Environments side by side; one request carries them all.",
+        json_schema_extra=by_algorithm(a2c=32),
+    )
     num_steps: int = Field(
         128,
         ge=1,
         description="Steps of each environment between two updates.",
-        json_schema_extra=by_algorithm(a2c=16, dqn=32, sarsa=32),
+        json_schema_extra=by_algorithm(a2c=8, dqn=32, sarsa=32),
     )
     learning_rate: Positive = Field(
         1e-3, description="Step size of the optimizer at the start.", json_schema_extra=by_algorithm(a2c=7e-4)

@@ -26,9 +26,9 @@ from worker.algorithms.algorithm import AlgorithmState
 from worker.buffers import Floats, Rollout, SeenState, explained_variance, generalized_advantages, next_values
 from worker.errors import CheckpointUnusable
 
-MEMORY = 4_096
+MEMORY = 1_024
 """Transitions that are remembered, about: the hidden states of older ones were another policy's."""
-RIDGE = 1e-6
+RIDGE = 1e-4
 """Of the mean square of a hidden number."""
 READ_AT_ONCE = 256
 """Prompts of one forward."""

@@ -156,7 +156,7 @@ def test_a_setting_of_another_algorithm_is_refused():
 
 def test_defaults_differ_by_algorithm():
     steps = {name: TrainConfig(env_id="A-v0", algorithm=name).num_steps for name in ALGORITHMS}
-    assert steps == {"ppo": 128, "a2c": 16, "dqn": 32, "sarsa": 32}
+    assert steps == {"ppo": 128, "a2c": 8, "dqn": 32, "sarsa": 32}
     assert TrainConfig(env_id="A-v0", algorithm="dqn", num_steps=7).num_steps == 7
 
 
