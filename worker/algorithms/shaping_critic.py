@@ -1,7 +1,7 @@
 """What guidance is going to pay: a critic of its own, beside the policy's, which expects the environment's reward.
 
     V_shaping(s) = w . h(s) + b                                   h: the policy's last hidden state of the prompt
-    w, b         = argmin sum_i f_i (w . h_i + b - G_i)^2 + ridge * |w|^2
+    w, b         = argmin mean_i f_i (w . h_i + b - G_i)^2 + RIDGE * |w * std(h)|^2
     A            = A_environment + A_shaping                      each with its own values
 
 G are the lambda-returns of what guidance paid, f what is left of older transitions. One critic for both would have to
@@ -9,7 +9,8 @@ follow pay that changes with the gate and may add up to many times what success 
 environment's reward. Least squares need no step size and no scale of what is paid. No gradient flows into the trunk.
 
 Source: Burda et al. 2019, Exploration by random network distillation, section 2.3, for two critics; Bradtke and Barto
-1996, Linear least-squares algorithms for temporal difference learning, for the fit.
+1996, Linear least-squares algorithms for temporal difference learning, for the fit; Hastie et al. 2009, The elements of
+statistical learning, eq. 3.44, for the ridge.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from worker.algorithms.algorithm import AlgorithmState
 from worker.buffers import Floats, Rollout, SeenState, explained_variance, generalized_advantages, next_values
 from worker.errors import CheckpointUnusable
 
-MEMORY = 1_024
+MEMORY = 4_096
 """Transitions that are remembered, about: the hidden states of older ones were another policy's."""
-RIDGE = 1e-4
-"""Of the mean square of a hidden number."""
+RIDGE = 1.0
+"""For hidden numbers of standard deviation 1."""
+LEAST_SPREAD = 1e-6
+"""Of the largest: below it a number is taken for constant."""
 READ_AT_ONCE = 256
 """Prompts of one forward."""
 
@@ -103,9 +106,7 @@ class ShapingCritic:
         left = max(0.0, 1 - len(states) / MEMORY)
         self._squares[...] = left * self._squares + states.T @ states
         self._products[...] = left * self._products + states.T @ returns
-        diagonal = np.diag(self._squares)[:-1]
-        ridge = np.append(np.full(len(diagonal), RIDGE * diagonal.mean()), 0.0)
-        self._weights[...] = np.linalg.lstsq(self._squares + np.diag(ridge), self._products, rcond=None)[0]
+        self._weights[...] = _fitted(self._squares, self._products)
 
     @torch.no_grad()
     def _states(self, seen: list[SeenState]) -> Floats:
@@ -121,3 +122,16 @@ class ShapingCritic:
         ]
         hidden = torch.cat(parts).double().cpu().numpy()[[distinct[prompt] for prompt in prompts]]
         return np.concatenate([hidden, np.ones((len(hidden), 1))], axis=1)
+
+
+def _fitted(squares: Floats, products: Floats) -> Floats:
+    """Returns (H + 1,) weights, the constant's last, from the sums over transitions of x x^T and x G, x = (h, 1)."""
+    count = squares[-1, -1]
+    mean, mean_return = squares[:-1, -1] / count, products[-1] / count
+    covariance = squares[:-1, :-1] / count - np.outer(mean, mean)
+    spread = np.sqrt(np.diag(covariance).clip(0))
+    spread = np.where(spread > LEAST_SPREAD * spread.max(), spread, np.inf)  # what never changes tells nothing
+    correlation = covariance / np.outer(spread, spread)
+    shared = (products[:-1] / count - mean * mean_return) / spread
+    weights = np.linalg.solve(correlation + RIDGE * np.eye(len(mean)), shared) / spread
+    return np.append(weights, mean_return - weights @ mean)

@@ -173,7 +173,8 @@ def test_the_bare_policy_learns_what_the_hinted_one_does(either, encoder):
 def encoded(policy, encoder, rollout):
     """An algorithm, the rollout as it learns from it, and the places of all its transitions."""
     ppo = make_ppo(policy, encoder)
-    return ppo, ppo._encode(rollout, estimates_of(rollout, np.zeros_like(rollout.rewards))), np.arange(len(rollout.prompts))
+    experience = ppo._encode(rollout, estimates_of(rollout, np.zeros_like(rollout.rewards)))
+    return ppo, experience, np.arange(len(rollout.prompts))
 
 
 def test_what_is_taught_is_the_divergence_from_the_hinted_policy(policy, encoder):
@@ -359,7 +360,8 @@ def test_a_minibatch_in_parts_has_the_gradient_of_the_whole(either, encoder, num
     whole = make_ppo(either, encoder, **options)
     parts = make_ppo(either, encoder, **options, gradient_accumulation=num_parts)
     advantages = np.random.default_rng(2).normal(size=(4, 8))
-    experience, chosen = whole._encode(rollout, estimates_of(rollout, advantages)), np.random.default_rng(3).permutation(32)[:31]
+    experience = whole._encode(rollout, estimates_of(rollout, advantages))
+    chosen = np.random.default_rng(3).permutation(32)[:31]
     wanted, measured_whole = gradient_of(whole, experience, chosen)
     found, measured = gradient_of(parts, experience, chosen)
     assert found.keys() == wanted.keys()
