@@ -29,7 +29,7 @@ train: install ## train CartPole on the embedded model: service and worker as tw
 	$(BIN)/python -m worker train --env-id CartPole-v1 --seed $(SEED) --run-dir $(RUN_DIR)
 
 test: check $(VENV)/models ## lint, types and all tests
-	$(BIN)/pytest --cov --cov-report=term --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --cov --cov-report=term --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 fuzz: install ## send the running service whatever its OpenAPI document allows and forbids (FUZZ_S=300)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'

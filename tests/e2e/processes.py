@@ -13,6 +13,9 @@ import httpx
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 120
+FEW = ("--eval-episodes", 8)
+"""For runs whose evaluation says nothing."""
+CARTPOLE = ("--env-id", "CartPole-v1", *FEW)
 
 
 def free_port() -> int:

@@ -13,10 +13,10 @@ import pytest
 
 from service.access_tokens import digest_of
 from service.new_token import new_token
-from tests.e2e.processes import ROOT, run_worker, stop
+from tests.e2e.processes import CARTPOLE, ROOT, run_worker, stop
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("HINTWISE_")}
-SHORT = ("--env-id", "CartPole-v1", "--num-envs", 4, "--num-steps", 32, "--minibatch-size", 64, "--total-steps", 128)
+SHORT = (*CARTPOLE, "--num-envs", 4, "--num-steps", 32, "--minibatch-size", 64, "--total-steps", 128)
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (that others reach it is what is tested)
 SMALL = {"observations": ["x"], "actions": ["go", "wait"]}
 PATIENCE_S = 60

@@ -8,9 +8,9 @@ import sys
 import httpx
 import pytest
 
-from tests.e2e.processes import ROOT, run_worker, stop
+from tests.e2e.processes import CARTPOLE, ROOT, run_worker, stop
 
-SHORT = ("--env-id", "CartPole-v1", "--num-envs", 2, "--num-steps", 16, "--minibatch-size", 16, "--update-epochs", 1)
+SHORT = (*CARTPOLE, "--num-envs", 2, "--num-steps", 16, "--minibatch-size", 16, "--update-epochs", 1)
 SERVICE = """
 import sys
 from hintwise.policy import Policy

@@ -5,11 +5,11 @@ import signal
 
 import pytest
 
-from tests.e2e.processes import kill, run_worker
+from tests.e2e.processes import FEW, kill, run_worker
 from tests.e2e.test_training import metrics, start_worker, wait_until
 
 LAKE = ("--env-id", "FrozenLake-v1", "--env-kwargs", '{"is_slippery": false}')
-SHORT = ("--num-envs", 4, "--num-steps", 32, "--minibatch-size", 64, "--update-epochs", 2, "--value-scale", 1)
+SHORT = ("--num-envs", 4, "--num-steps", 32, "--minibatch-size", 64, "--update-epochs", 2, "--value-scale", 1, *FEW)
 # So few episodes do not show that hints help, and a gate would trust none.
 GUIDED = ("train", *LAKE, *SHORT, "--seed", 3, "--guidance", "both", "--no-guidance-gate", "--checkpoint-every", 1)
 

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 
 from hintwise.language_model import EMBEDDED_DIR, load_language_model
 from hintwise.weights import metadata_in
-from tests.e2e.processes import kill, run_worker, running_service
+from tests.e2e.processes import CARTPOLE, kill, run_worker, running_service
 from tests.e2e.test_training import WAIT_S, metrics, start_worker, wait_until
 
 pytest.importorskip("peft", reason="needs the extra `lora`")
 
-SHORT = ("--env-id", "CartPole-v1", "--num-envs", 4, "--num-steps", 16, "--minibatch-size", 32, "--update-epochs", 2)
+SHORT = (*CARTPOLE, "--num-envs", 4, "--num-steps", 16, "--minibatch-size", 32, "--update-epochs", 2)
 LORA = ("--lora-rank", 4, "--learning-rate", 0.01, "--checkpoint-every", 2)
 
 

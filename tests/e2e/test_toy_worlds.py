@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from tests.e2e.processes import run_worker
+from tests.e2e.processes import FEW, run_worker
 
-SHORT = ("--num-envs", 4, "--num-steps", 32, "--minibatch-size", 64, "--update-epochs", 1, "--total-steps", 256)
+SHORT = ("--num-envs", 4, "--num-steps", 32, "--minibatch-size", 64, "--update-epochs", 1, "--total-steps", 256, *FEW)
 DRY = '{"is_slippery": false, "max_episode_steps": 8}'
 
 
