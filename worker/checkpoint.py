@@ -93,8 +93,8 @@ class Checkpoint:
     pending: Rollout | None = None  # collected ahead, not learned from yet
 
 
-def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> Path:
-    """Writes a checkpoint, removes all but the last few, and returns its directory."""
+def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int = NUM_KEPT) -> Path:
+    """Writes a checkpoint, removes all but the last `keep`, and returns its directory."""
     parent = run_dir / CHECKPOINTS_DIR
     final = parent / f"step-{checkpoint.state.step:09d}"
     if final.exists():  # the same run at the same step is the same state
@@ -110,16 +110,17 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> Path:
         _write_pair(partial, ROLLOUT, *rollout_state(checkpoint.pending))
     (partial / "state.json").write_text(checkpoint.state.model_dump_json())
     partial.rename(final)
-    _prune(run_dir)
+    _prune(run_dir, keep)
     return final
 
 
-def _prune(run_dir: Path) -> None:
-    """Removes all checkpoints but the last few; of these, what only going on needs of all but the last."""
+def _prune(run_dir: Path, keep: int) -> None:
+    """Removes all checkpoints but the last `keep`; of these, what only going on needs of all but the last."""
     *older, _ = kept_checkpoints(run_dir)
-    for old in older[: 1 - NUM_KEPT]:
+    num_removed = max(0, len(older) + 1 - keep)
+    for old in older[:num_removed]:
         shutil.rmtree(old)
-    for old in older[1 - NUM_KEPT :]:
+    for old in older[num_removed:]:
         for path in (*old.glob(f"{ALGORITHM}.*"), *old.glob(f"{ROLLOUT}.*")):
             path.unlink(missing_ok=True)
 

@@ -30,6 +30,7 @@ CHANGEABLE = frozenset(
         "run_dir",
         "resume",
         "checkpoint_every",
+        "keep_checkpoints",
         "eval_episodes",
         "service_url",
         "service_timeout_s",
@@ -148,6 +149,12 @@ class RunSettings(BaseModel):
         "any; half as many others choose its checkpoint.",
     )
     checkpoint_every: int = Field(10, ge=1, description="Updates between two checkpoints.")
+    keep_checkpoints: int = Field(
+        5,
+        ge=1,
+        le=1_000,
+        description="Checkpoints that are kept, the last ones; the run is judged by the best of them.",
+    )
     device: str = Field(
         "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where gradients are computed: cpu, cuda, cuda:N."
     )

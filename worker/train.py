@@ -103,7 +103,13 @@ def _begin(learner: Learner, display: Display) -> None:
     if learner.config.resume:
         display.say(f"{run_dir} holds no checkpoint; starting from the beginning")
     learner.begin()
-    save_checkpoint(run_dir, learner.checkpoint())
+    _save(learner)
+
+
+def _save(learner: Learner) -> Path:
+    """Returns the directory of a checkpoint of where the run stands."""
+    config = learner.config
+    return save_checkpoint(config.directory, learner.checkpoint(), keep=config.keep_checkpoints)
 
 
 def _run_updates(learner: Learner, record: RunRecord, display: Display, stop: StopRequest) -> None:
@@ -113,7 +119,7 @@ def _run_updates(learner: Learner, record: RunRecord, display: Display, stop: St
     def save_if_due() -> None:
         if learner.update % learner.config.checkpoint_every == 0:
             with stopwatch.on("saving"):
-                save_checkpoint(learner.config.directory, learner.checkpoint())
+                _save(learner)
                 record.write()
 
     def note(report: UpdateReport) -> None:
@@ -138,7 +144,7 @@ def _saved_on_failure(learner: Learner) -> Iterator[None]:
     try:
         yield
     except HintwiseError as error:
-        saved = save_checkpoint(learner.config.directory, learner.checkpoint())
+        saved = _save(learner)
         error.detail = f"{error.detail}; saved in {saved}, go on with --resume"
         raise
 
@@ -146,7 +152,7 @@ def _saved_on_failure(learner: Learner) -> Iterator[None]:
 def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopRequest) -> list[str]:
     """Saves, chooses a checkpoint, evaluates it, draws; returns lines that say what came of it and where it is."""
     run_dir = learner.config.directory
-    saved = save_checkpoint(run_dir, learner.checkpoint())
+    saved = _save(learner)
     record.write(status="evaluating")
     env_id, made = learner.config.env_id, learner.config.env_settings
     num_episodes = learner.config.eval_episodes

@@ -11,7 +11,6 @@ from hintwise.errors import ServiceUnreachable
 from hintwise.policy import Policy
 from hintwise.weights import dump
 from worker.checkpoint import (
-    NUM_KEPT,
     last_checkpoint,
     load_checkpoint,
     optimizer_tensors,
@@ -199,13 +198,14 @@ def test_an_optimizer_of_another_policy_is_refused(language_model):
         restore_optimizer(torch.optim.Adam(policy.parameters()), policy, {"other/step": torch.tensor(1.0)})
 
 
-def test_only_the_last_few_are_kept(config, service, tmp_path):
+@pytest.mark.parametrize("keep", [1, 3])
+def test_only_the_last_few_are_kept(config, service, tmp_path, keep):
     learner = begun(config, service)
-    saved = [save_checkpoint(tmp_path, learner.checkpoint())]
-    for _ in range(NUM_KEPT + 1):
+    saved = [save_checkpoint(tmp_path, learner.checkpoint(), keep=keep)]
+    for _ in range(keep + 1):
         learner.run_update()
-        saved.append(save_checkpoint(tmp_path, learner.checkpoint()))
-    assert sorted((tmp_path / "checkpoints").iterdir()) == saved[-NUM_KEPT:]
+        saved.append(save_checkpoint(tmp_path, learner.checkpoint(), keep=keep))
+    assert sorted((tmp_path / "checkpoints").iterdir()) == saved[-keep:]
     assert last_checkpoint(tmp_path) == saved[-1]
 
 

@@ -124,6 +124,7 @@ def test_a_run_of_the_same_settings_is_taken_up(read, changes):
         ({"total_steps": 4096}, "total_steps (was 4096, now 2048)"),
         ({"gamma": 0.5}, "gamma"),
         ({"checkpoint_every": 3}, "checkpoint_every"),  # it decides what is chosen among
+        ({"keep_checkpoints": 3}, "keep_checkpoints"),  # so does that
         ({"eval_episodes": 5}, "eval_episodes"),
     ],
 )

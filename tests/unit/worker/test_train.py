@@ -91,6 +91,13 @@ def test_a_run_is_judged_by_as_many_episodes_as_it_was_told(config, connect, mon
     assert chosen_by == [3]
 
 
+def test_a_run_keeps_and_chooses_among_as_many_checkpoints_as_it_was_told(config, connect, capsys):
+    train(config.model_copy(update={"checkpoint_every": 1, "keep_checkpoints": 2}), connect=connect)
+    kept = sorted(path.name for path in (config.directory / "checkpoints").iterdir())
+    assert kept == ["step-000000128", "step-000000192"]
+    assert capsys.readouterr().err.count("validation of step-") == 2
+
+
 @pytest.mark.parametrize("max_staleness", [0, 1])
 def test_every_second_of_an_update_is_some_parts(config, connect, max_staleness):
     config.max_staleness = max_staleness
