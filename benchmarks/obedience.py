@@ -17,8 +17,6 @@ held against it. Of a run:
 from __future__ import annotations
 
 import argparse
-import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,14 +27,13 @@ from minigrid.core.constants import COLOR_NAMES
 from benchmarks import results_file
 from hintwise.advising.hints import HintSource
 from worker.buffers import Behaviour
-from worker.checkpoint import Checkpoint, chosen_checkpoint, load_checkpoint
+from worker.checkpoint import Checkpoint
 from worker.config import EvaluateConfig
-from worker.connection import connect
-from worker.evaluate import serve_checkpoint
 from worker.guidance.hints import service_hints
 from worker.hint_words import named_action
 from worker.seeds import FIRST_EVALUATION_SEED, evaluation_action_seed
 from worker.served_policy import ServedPolicy
+from worker.served_run import judged_checkpoint, say, serving
 from worker.text_env import TextEnv
 
 Row = dict[str, Any]
@@ -62,25 +59,11 @@ def main() -> None:
 
 def obedience(run_dir: Path, num_episodes: int) -> Row:
     """Returns what the table above says of the checkpoint that a run is judged by."""
-    directory = chosen_checkpoint(run_dir)
-    if directory is None:
-        raise SystemExit(f"{run_dir} holds no run that ended: it has chosen no checkpoint")
-    checkpoint = load_checkpoint(directory)
+    _, checkpoint = judged_checkpoint(run_dir)
+    with serving(checkpoint, EvaluateConfig(run_dir=run_dir)) as served:
+        envs = _begun(checkpoint, num_episodes)
+        deeds = play(served, service_hints(served.client, envs[0].task), envs)
     config = checkpoint.state.config
-    settings = EvaluateConfig(run_dir=run_dir, model=checkpoint.state.model)
-    with tempfile.TemporaryDirectory(prefix="hintwise-obedience-") as scratch:
-        service = connect(
-            settings,
-            weights_dir=Path(scratch) / "weights",
-            log_path=Path(scratch) / "service.log",
-            say=_say,
-            on_wait=lambda reason, waited_s: _say(f"waiting for {waited_s:.0f} s: {reason}"),
-            head_actions=checkpoint.state.head_actions,
-        )
-        with service as client:
-            served = serve_checkpoint(client, checkpoint.state, checkpoint.policy)
-            envs = _begun(checkpoint, num_episodes)
-            deeds = play(served, service_hints(client, envs[0].task), envs)
     said = {name: config[name] for name in ("env_id", "seed", "guidance", "guidance_reward")}
     return {**said, "steps": checkpoint.state.step, "success_rate": _success_rate(envs), **summary(deeds)}
 
@@ -101,7 +84,7 @@ def play(served: ServedPolicy, source: HintSource, envs: list[TextEnv]) -> list[
             if outcome.terminated or outcome.truncated:
                 del playing[i]
         if not len(deeds) % 1_000:
-            _say(f"{len(deeds):,} steps, {len(playing)} episodes go on")
+            say(f"{len(deeds):,} steps, {len(playing)} episodes go on")
     return deeds
 
 
@@ -137,10 +120,6 @@ def _begun(checkpoint: Checkpoint, num_episodes: int) -> list[TextEnv]:
 def _success_rate(envs: list[TextEnv]) -> float | None:
     succeeded = envs[0].successes(np.array([env.episode_return for env in envs]))
     return None if succeeded is None else float(succeeded.mean())
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from hintwise.errors import HintwiseError
 from worker.command_line import nearest, read_config
-from worker.config import DescribeConfig, EvaluateConfig, PlotConfig, PretrainConfig, TrainConfig
+from worker.config import DescribeConfig, EvaluateConfig, PlotConfig, TrainConfig
 from worker.errors import UsageError, WorkerError
 from worker.experiment_config import RecordConfig, ReportConfig, SweepConfig
+from worker.pretraining.settings import PretrainConfig
 
 PROG = "python -m worker"
 VERBS = "train", "evaluate", "plot", "describe", "sweep", "report", "record", "pretrain"

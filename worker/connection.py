@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -14,6 +14,8 @@ from worker.config import ServiceSettings
 from worker.errors import UsageError
 from worker.local_service import LocalService
 
+Connect = Callable[..., AbstractContextManager[Client]]
+"""What `connect` is, to those who may be given another."""
 START_TIMEOUT_S = 10.0
 """A service that was named has to be there: a wrong address should show at once."""
 

@@ -7,12 +7,8 @@ and the step alone: how many environments run side by side changes nothing.
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,20 +16,19 @@ from numpy.typing import NDArray
 
 from hintwise.client import Client
 from worker.buffers import Behaviour
-from worker.checkpoint import RunState, chosen_checkpoint, last_checkpoint, load_checkpoint
 from worker.config import EvaluateConfig
-from worker.connection import connect
-from worker.errors import CheckpointUnusable, WorkerError
+from worker.connection import Connect, connect
+from worker.errors import WorkerError
 from worker.guidance.hints import Hints, service_hints
 from worker.guidance.progress import Progress
 from worker.guidance.settings import HintEvery
 from worker.seeds import FIRST_EVALUATION_SEED, evaluation_action_seed
 from worker.served_policy import ServedPolicy
+from worker.served_run import judged_checkpoint, say, serving
 from worker.text_env import NO_ARGUMENTS, State, TextEnv
 
 Mode = Literal["greedy", "sample"]
 NUM_ENVS = 64
-Connect = Callable[..., AbstractContextManager[Client]]
 
 
 @dataclass(frozen=True)
@@ -77,36 +72,23 @@ def evaluate(config: EvaluateConfig, *, connect: Connect = connect) -> None:
         ServiceUnreachable: Nobody answers.
         ServiceMismatch: The service runs another model.
     """
-    directory = chosen_checkpoint(config.run_dir) or last_checkpoint(config.run_dir)
-    if directory is None:
-        raise CheckpointUnusable(f"{config.run_dir} holds no checkpoint; `train` writes them")
-    checkpoint = load_checkpoint(directory)
-    settings = config.model_copy(update={"model": config.model or checkpoint.state.model})
-    with tempfile.TemporaryDirectory(prefix="hintwise-evaluate-") as scratch:
-        service = connect(
-            settings,
-            weights_dir=Path(scratch) / "weights",
-            log_path=Path(scratch) / "service.log",
-            say=_say,
-            on_wait=_say_waiting,
-            head_actions=checkpoint.state.head_actions,
+    directory, checkpoint = judged_checkpoint(config.run_dir)
+    state = checkpoint.state
+    with serving(checkpoint, config, connect=connect) as served:
+        if config.service_url:
+            say(f"pushed {directory} to {config.service_url} as version {served.policy_version}; it stays there")
+        evaluation = play_episodes(
+            served,
+            str(state.config["env_id"]),
+            env_kwargs=state.env_kwargs,
+            memory=state.memory,
+            num_episodes=config.episodes,
+            first_seed=config.seed,
+            mode="greedy" if config.greedy else "sample",
+            num_envs=config.num_envs,
+            hint_every=config.hint_every if config.guidance == "observation" else None,
         )
-        with service as client:
-            served = serve_checkpoint(client, checkpoint.state, checkpoint.policy)
-            if config.service_url:
-                _say(f"pushed {directory} to {config.service_url} as version {served.policy_version}; it stays there")
-            evaluation = play_episodes(
-                served,
-                str(checkpoint.state.config["env_id"]),
-                env_kwargs=checkpoint.state.env_kwargs,
-                memory=checkpoint.state.memory,
-                num_episodes=config.episodes,
-                first_seed=config.seed,
-                mode="greedy" if config.greedy else "sample",
-                num_envs=config.num_envs,
-                hint_every=config.hint_every if config.guidance == "observation" else None,
-            )
-    print(json.dumps({**asdict(evaluation), "checkpoint": str(directory), "steps": checkpoint.state.step}))  # noqa: T201
+    print(json.dumps({**asdict(evaluation), "checkpoint": str(directory), "steps": state.step}))  # noqa: T201
 
 
 def play_episodes(
@@ -216,24 +198,3 @@ def _begin_next(player: _Player, waiting: Iterator[int], first_seed: int) -> boo
     player.episode = episode
     player.env.reset(first_seed + episode)
     return True
-
-
-def serve_checkpoint(client: Client, state: RunState, policy: bytes) -> ServedPolicy:
-    """Returns the service's policy once it serves the checkpoint's weights.
-
-    Raises:
-        ServiceMismatch: The service runs another model.
-    """
-    served = ServedPolicy(client)
-    served.check_fits(architecture=state.architecture, tokenizer_sha256=state.tokenizer_sha256)
-    served.hold(policy)
-    served.resync()
-    return served
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201
-
-
-def _say_waiting(reason: str, waited_s: float) -> None:
-    _say(f"waiting for {waited_s:.0f} s: {reason}")

@@ -16,9 +16,9 @@ import torch
 from hintwise.errors import HintwiseError
 from worker.checkpoint import last_checkpoint, load_checkpoint, save_checkpoint
 from worker.config import TrainConfig
-from worker.connection import connect
+from worker.connection import Connect, connect
 from worker.errors import CheckpointUnusable
-from worker.evaluate import Connect, play_episodes
+from worker.evaluate import play_episodes
 from worker.interrupt import StopRequest
 from worker.learner import Learner
 from worker.meanwhile import Meanwhile

@@ -22,11 +22,8 @@ import torch
 from hintwise.policy import Policy
 from hintwise.scoring import score
 from hintwise.tokens import TextEncoder
+from worker.algorithms.actor_critic import ActorCritic, estimate
 from worker.algorithms.algorithm import (
-    NOTHING,
-    VALUE,
-    AlgorithmState,
-    Worth,
     descend,
     entropy,
     flat,
@@ -34,10 +31,9 @@ from worker.algorithms.algorithm import (
     scored_prompts,
     set_learning_rate,
 )
-from worker.algorithms.estimates import estimate
 from worker.algorithms.hyperparameters import A2CHyperparameters
 from worker.algorithms.shaping_critic import ShapingCritic
-from worker.buffers import Behaviour, Rollout
+from worker.buffers import Rollout
 
 RMSPROP_ALPHA, RMSPROP_EPSILON = 0.99, 1e-5  # the paper's decay; stable-baselines3's epsilon
 
@@ -60,7 +56,7 @@ class A2CMetrics:
         return [("entropy", f"{self.entropy:.3f}")]
 
 
-class A2C:
+class A2C(ActorCritic):
     """Improves a policy from rollouts.
 
     Args:
@@ -71,10 +67,6 @@ class A2C:
         shaping_critic: Expects what guidance pays; None where it pays nothing, and one critic is enough.
     """
 
-    q_scale = 0.0
-    initial_value = 0.0
-    worth: Worth | None = VALUE
-
     def __init__(
         self,
         policy: Policy,
@@ -83,23 +75,11 @@ class A2C:
         generator: np.random.Generator,
         shaping_critic: ShapingCritic | None = None,
     ) -> None:
-        self.policy = policy
-        self.encoder = encoder
+        super().__init__(policy, encoder, shaping_critic)
         self.hyperparameters = hyperparameters
-        self.shaping_critic = shaping_critic
         self.optimizer = torch.optim.RMSprop(
             policy.parameters(), lr=hyperparameters.learning_rate, alpha=RMSPROP_ALPHA, eps=RMSPROP_EPSILON
         )
-
-    def behaviour(self, progress: float) -> Behaviour:
-        return Behaviour()
-
-    def state(self) -> AlgorithmState:
-        return NOTHING if self.shaping_critic is None else self.shaping_critic.state()
-
-    def restore(self, state: AlgorithmState) -> None:
-        if self.shaping_critic is not None:
-            self.shaping_critic.restore(state)
 
     def update(self, rollout: Rollout, *, learning_rate: float) -> A2CMetrics:
         """Takes one gradient step over the fresh transitions of `rollout`."""

@@ -33,11 +33,8 @@ from hintwise.policy import Policy, PolicyOutput
 from hintwise.scoring import score
 from hintwise.tokens import TextEncoder
 from worker.algorithms.accumulation import accumulate
+from worker.algorithms.actor_critic import ActorCritic, Estimates, estimate
 from worker.algorithms.algorithm import (
-    NOTHING,
-    VALUE,
-    AlgorithmState,
-    Worth,
     entropy,
     flat,
     importance_weights,
@@ -45,10 +42,9 @@ from worker.algorithms.algorithm import (
     set_learning_rate,
     take_step,
 )
-from worker.algorithms.estimates import Estimates, estimate
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.algorithms.shaping_critic import ShapingCritic
-from worker.buffers import Behaviour, Rollout, mean
+from worker.buffers import Rollout, mean
 
 ADAM_EPSILON = 1e-5  # CleanRL's and the original implementation's
 
@@ -94,7 +90,7 @@ class Experience(NamedTuple):
     distill_share: float  # of distill_coef
 
 
-class PPO:
+class PPO(ActorCritic):
     """Improves a policy from rollouts.
 
     Args:
@@ -105,10 +101,6 @@ class PPO:
         shaping_critic: Expects what guidance pays; None where it pays nothing, and one critic is enough.
     """
 
-    q_scale = 0.0
-    initial_value = 0.0
-    worth: Worth | None = VALUE
-
     def __init__(
         self,
         policy: Policy,
@@ -117,24 +109,11 @@ class PPO:
         generator: np.random.Generator,
         shaping_critic: ShapingCritic | None = None,
     ) -> None:
-        self.policy = policy
-        self.encoder = encoder
-        self.hyperparameters = hyperparameters
-        self.generator = generator
-        self.shaping_critic = shaping_critic
+        super().__init__(policy, encoder, shaping_critic)
+        self.hyperparameters, self.generator = hyperparameters, generator
         self.optimizer = torch.optim.Adam(
             policy.parameters(), lr=hyperparameters.learning_rate, eps=ADAM_EPSILON, fused=True
         )
-
-    def behaviour(self, progress: float) -> Behaviour:
-        return Behaviour()
-
-    def state(self) -> AlgorithmState:
-        return NOTHING if self.shaping_critic is None else self.shaping_critic.state()
-
-    def restore(self, state: AlgorithmState) -> None:
-        if self.shaping_critic is not None:
-            self.shaping_critic.restore(state)
 
     def update(self, rollout: Rollout, *, learning_rate: float) -> PPOMetrics:
         """Takes up to `update_epochs` passes over the fresh transitions of `rollout`."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from transformers import GPT2LMHeadModel
 
-from worker.config import PretrainConfig
 from worker.pretraining.corpus import Corpus
 from worker.pretraining.evaluate import FIRST_MEASURED_SEED
 from worker.pretraining.saved_training import Progress
+from worker.pretraining.settings import PretrainConfig
 from worker.pretraining.targets import SPEECHLESS, shortfalls
 
 COLUMNS = (

@@ -16,7 +16,6 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 from hintwise.gpt2_forward import GPT2Forward
 from hintwise.language_model import load_language_model
 from hintwise.tokens import TextEncoder
-from worker.config import PretrainConfig
 from worker.errors import UsageError
 from worker.interrupt import StopRequest
 from worker.pretraining.batches import Batches
@@ -28,6 +27,7 @@ from worker.pretraining.model import build_model
 from worker.pretraining.model_card import model_card, shortfall_text, table
 from worker.pretraining.reader import Reader
 from worker.pretraining.saved_training import TRAINING_DIR, SavedTraining
+from worker.pretraining.settings import PretrainConfig
 from worker.pretraining.targets import shortfalls
 from worker.pretraining.tokenizer import MAX_POSITIONS, build_tokenizer, texts_of
 from worker.pretraining.train import Plan, batch_losses, train

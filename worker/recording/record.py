@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 from PIL import Image
 
 from hintwise.client import Client
 from worker.algorithms.hyperparameters import HYPERPARAMETERS, Algorithm, QHyperparameters
-from worker.checkpoint import RunState, chosen_checkpoint, last_checkpoint, load_checkpoint
-from worker.connection import connect
-from worker.errors import CheckpointUnusable
-from worker.evaluate import Connect, serve_checkpoint
+from worker.checkpoint import RunState
+from worker.connection import Connect, connect
 from worker.experiment_config import RecordConfig
 from worker.recording.episode import Ask, Moment, moments
 from worker.recording.film import check_film, write_film
 from worker.recording.picture import Composer
+from worker.served_run import judged_checkpoint, say, serving
 from worker.text_env import State, TextEnv
 
 FILM = "episode.gif"
@@ -43,34 +39,21 @@ def record(config: RecordConfig, *, connect: Connect = connect) -> None:
     """
     out = config.out or config.run_dir / FILM
     check_film(out)
-    directory = chosen_checkpoint(config.run_dir) or last_checkpoint(config.run_dir)
-    if directory is None:
-        raise CheckpointUnusable(f"{config.run_dir} holds no checkpoint; `train` writes them")
-    checkpoint = load_checkpoint(directory)
+    _, checkpoint = judged_checkpoint(config.run_dir)
     state = checkpoint.state
-    settings = config.model_copy(update={"model": config.model or state.model})
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn in memory; there may be no display
-    with tempfile.TemporaryDirectory(prefix="hintwise-record-") as scratch, closing(_drawn_env(state)) as env:
-        service = connect(
-            settings,
-            weights_dir=Path(scratch) / "weights",
-            log_path=Path(scratch) / "service.log",
-            say=_say,
-            on_wait=lambda reason, waited_s: _say(f"waiting for {waited_s:.0f} s: {reason}"),
-            head_actions=state.head_actions,
+    with closing(_drawn_env(state)) as env, serving(checkpoint, config, connect=connect) as served:
+        told = moments(
+            env,
+            served,
+            seed=config.seed,
+            mode="greedy" if config.greedy else "sample",
+            max_steps=config.max_steps,
+            hint_for=_asker(served.client, env) if config.hints else None,
         )
-        with service as client:
-            told = moments(
-                env,
-                serve_checkpoint(client, state, checkpoint.policy),
-                seed=config.seed,
-                mode="greedy" if config.greedy else "sample",
-                max_steps=config.max_steps,
-                hint_for=_asker(client, env) if config.hints else None,
-            )
-            fps = config.fps or env.steps_per_s or DEFAULT_FPS
-            composer = _composer(state, env.num_actions, config.hints)
-            write_film(out, _pictures(told, composer, fps), fps=fps)
+        fps = config.fps or env.steps_per_s or DEFAULT_FPS
+        composer = _composer(state, env.num_actions, config.hints)
+        write_film(out, _pictures(told, composer, fps), fps=fps)
     print(out)  # noqa: T201
 
 
@@ -88,7 +71,7 @@ def _pictures(told: Iterator[Moment], composer: Composer, fps: float) -> Iterato
         picture = composer.compose(moment)
         yield picture
         if moment.ending is not None:
-            _say(f"{moment.step} steps, return {moment.episode_return:g}: {moment.ending}")
+            say(f"{moment.step} steps, return {moment.episode_return:g}: {moment.ending}")
             for _ in range(round(END_S * fps)):
                 yield picture
 
@@ -109,7 +92,3 @@ def _asker(client: Client, env: TextEnv) -> Ask:
         return answer.results[0].hints[0].text
 
     return ask
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201

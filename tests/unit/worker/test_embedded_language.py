@@ -11,13 +11,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from hintwise.describers import describer_for
 from hintwise.language_model import LANGUAGE_DIR, load_language_model
 from hintwise.tokens import TextEncoder
-from worker.config import PretrainConfig
 from worker.hint_words import exchanged
 from worker.minigrid_levels import register_levels
 from worker.pretraining.evaluate import hint_accuracy, obedience, progress_along, speechless_rewards
 from worker.pretraining.model import MAX_BYTES
 from worker.pretraining.reader import Reader
 from worker.pretraining.run import known_hints
+from worker.pretraining.settings import PretrainConfig
 from worker.pretraining.states import collect, episode_states
 from worker.pretraining.targets import SPEECHLESS
 from worker.pretraining.worlds import CORPUS, UNSEEN

@@ -10,7 +10,7 @@ from hintwise.language_model import load_language_model
 from hintwise.policy import Policy
 from hintwise.scoring import score
 from worker.algorithms import ppo as ppo_page
-from worker.algorithms.estimates import Estimates
+from worker.algorithms.actor_critic import Estimates
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.algorithms.ppo import PPO
 from worker.buffers import Rollout

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from hintwise.language_model import load_language_model
-from worker.config import PretrainConfig
 from worker.errors import CheckpointUnusable, Interrupted, UsageError
 from worker.hint_words import exchanged, named_action
 from worker.pretraining import obey
@@ -21,6 +20,7 @@ from worker.pretraining.obey import Outcome, play, summary
 from worker.pretraining.reader import Reader
 from worker.pretraining.run import run
 from worker.pretraining.saved_training import TRAINING_DIR, SavedTraining
+from worker.pretraining.settings import PretrainConfig
 from worker.pretraining.states import collect, episode_states
 from worker.pretraining.targets import OF_A_WORLD, shortfalls
 from worker.pretraining.tokenizer import build_tokenizer, texts_of

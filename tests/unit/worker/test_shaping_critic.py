@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from hintwise.policy import Policy
+from worker.algorithms.actor_critic import estimate
 from worker.algorithms.algorithm import NOTHING
 from worker.algorithms.build import build_algorithm
-from worker.algorithms.estimates import estimate
 from worker.algorithms.hyperparameters import ActorCriticHyperparameters
 from worker.algorithms.shaping_critic import ShapingCritic
 from worker.buffers import Rollout
