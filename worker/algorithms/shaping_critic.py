@@ -1,7 +1,7 @@
 """What guidance is going to pay: a critic of its own, beside the policy's, which expects the environment's reward.
 
     V_shaping(s) = w . h(s) + b                                   h: the policy's last hidden state of the prompt
-    w, b         = argmin mean_i f_i (w . h_i + b - G_i)^2 + RIDGE * |w * std(h)|^2
+    w, b         = argmin mean_i (w . h_i + b - G_i)^2 + RIDGE * |w * std(h)|^2
     A            = A_environment + A_shaping                      each with its own values
 
 G are the lambda-returns of what guidance paid, f what is left of older transitions. One critic for both would have to
@@ -27,8 +27,7 @@ from worker.algorithms.algorithm import AlgorithmState
 from worker.buffers import Floats, Rollout, SeenState, explained_variance, generalized_advantages, next_values
 from worker.errors import CheckpointUnusable
 
-MEMORY = 4_096
-"""Transitions that are remembered, about: the hidden states of older ones were another policy's."""
+WEIGHTS = "shaping/weights"
 RIDGE = 1.0
 """For hidden numbers of standard deviation 1."""
 LEAST_SPREAD = 1e-6
@@ -54,8 +53,7 @@ class ShapingCritic:
     def __init__(self, policy: Policy, encoder: TextEncoder, *, gamma: float, gae_lambda: float) -> None:
         self._policy, self._encoder = policy, encoder
         self._gamma, self._gae_lambda = gamma, gae_lambda
-        size = policy.value_head.in_features + 1  # the last one is the constant's
-        self._squares, self._products, self._weights = np.zeros((size, size)), np.zeros(size), np.zeros(size)
+        self._weights = np.zeros(policy.value_head.in_features + 1)  # the last one is the constant's
         self.explained_variance = nan
 
     def advantages(self, rollout: Rollout) -> Floats:
@@ -80,13 +78,12 @@ class ShapingCritic:
         )
         returns = advantages.reshape(-1) + values
         self.explained_variance = explained_variance(values, returns)
-        self._learn(states[: len(taken)], returns)
+        self._weights = fitted(states[: len(taken), :-1], returns)
         return advantages
 
     def state(self) -> AlgorithmState:
         """Returns what `restore` needs to go on exactly."""
-        numbers = {"squares": self._squares, "products": self._products, "weights": self._weights}
-        return AlgorithmState({f"shaping/{name}": torch.from_numpy(each.copy()) for name, each in numbers.items()}, {})
+        return AlgorithmState({WEIGHTS: torch.from_numpy(self._weights.copy())}, {})
 
     def restore(self, state: AlgorithmState) -> None:
         """Goes on from a checkpoint.
@@ -94,19 +91,10 @@ class ShapingCritic:
         Raises:
             CheckpointUnusable: It holds no critic of shaping, or that of a model of another width.
         """
-        found = [state.tensors.get(f"shaping/{name}") for name in ("squares", "products", "weights")]
-        own = self._squares, self._products, self._weights
-        for mine, kept in zip(own, found, strict=True):
-            if kept is None or tuple(kept.shape) != mine.shape:
-                raise CheckpointUnusable("the checkpoint has no whole critic of what guidance pays")
-            mine[...] = kept.numpy()
-
-    def _learn(self, states: Floats, returns: Floats) -> None:
-        """Fits what is expected to (B, H + 1) states and (B,) returns, and to what is left of those before."""
-        left = max(0.0, 1 - len(states) / MEMORY)
-        self._squares[...] = left * self._squares + states.T @ states
-        self._products[...] = left * self._products + states.T @ returns
-        self._weights[...] = _fitted(self._squares, self._products)
+        kept = state.tensors.get(WEIGHTS)
+        if kept is None or tuple(kept.shape) != self._weights.shape:
+            raise CheckpointUnusable("the checkpoint has no critic of what guidance pays that fits this model")
+        self._weights = kept.numpy().copy()
 
     @torch.no_grad()
     def _states(self, seen: list[SeenState]) -> Floats:
@@ -124,14 +112,11 @@ class ShapingCritic:
         return np.concatenate([hidden, np.ones((len(hidden), 1))], axis=1)
 
 
-def _fitted(squares: Floats, products: Floats) -> Floats:
-    """Returns (H + 1,) weights, the constant's last, from the sums over transitions of x x^T and x G, x = (h, 1)."""
-    count = squares[-1, -1]
-    mean, mean_return = squares[:-1, -1] / count, products[-1] / count
-    covariance = squares[:-1, :-1] / count - np.outer(mean, mean)
-    spread = np.sqrt(np.diag(covariance).clip(0))
+def fitted(states: Floats, returns: Floats) -> Floats:
+    """Returns (H + 1,) weights, the constant's last, for (B, H) states and (B,) returns."""
+    mean, spread = states.mean(0), states.std(0)
     spread = np.where(spread > LEAST_SPREAD * spread.max(), spread, np.inf)  # what never changes tells nothing
-    correlation = covariance / np.outer(spread, spread)
-    shared = (products[:-1] / count - mean * mean_return) / spread
-    weights = np.linalg.solve(correlation + RIDGE * np.eye(len(mean)), shared) / spread
-    return np.append(weights, mean_return - weights @ mean)
+    standard = (states - mean) / spread
+    squares, products = standard.T @ standard / len(states), standard.T @ (returns - returns.mean()) / len(states)
+    weights = np.linalg.solve(squares + RIDGE * np.eye(len(mean)), products) / spread
+    return np.append(weights, returns.mean() - weights @ mean)
