@@ -1,7 +1,7 @@
 """What the algorithms come to, beside value iteration where it can be done and stable-baselines3 where it has them.
 
     python -m worker sweep experiments/algorithms-*.toml
-    python -m benchmarks.algorithms runs/algorithms-cartpole runs/algorithms-toy-text runs/algorithms-doorkey
+    python -m benchmarks.algorithms runs/algorithms-cartpole runs/algorithms-{toy-text,doorkey,empty}
 
 Every finished run of the sweeps is a row: its greedy episodes from seed 900,000. `optimum` is the mean return of the
 best policy on the same starts: by value iteration over the environment's own table, and for MiniGrid by breadth-first

@@ -26,6 +26,7 @@ from minigrid.core.constants import COLOR_NAMES
 
 from benchmarks import results_file
 from hintwise.advising.hints import HintSource
+from hintwise.advising.hints import State as Told
 from worker.buffers import Behaviour
 from worker.checkpoint import Checkpoint
 from worker.config import EvaluateConfig
@@ -37,6 +38,8 @@ from worker.served_run import judged_checkpoint, say, serving
 from worker.text_env import TextEnv
 
 Row = dict[str, Any]
+SAY_EVERY = 20
+"""Steps of every episode."""
 
 
 class Deed(NamedTuple):
@@ -63,27 +66,30 @@ def obedience(run_dir: Path, num_episodes: int) -> Row:
     with serving(checkpoint, EvaluateConfig(run_dir=run_dir)) as served:
         envs = _begun(checkpoint, num_episodes)
         deeds = play(served, service_hints(served.client, envs[0].task), envs)
-    config = checkpoint.state.config
-    said = {name: config[name] for name in ("env_id", "seed", "guidance", "guidance_reward")}
-    return {**said, "steps": checkpoint.state.step, "success_rate": _success_rate(envs), **summary(deeds)}
+    success_rate, config = _success_rate(envs), checkpoint.state.config
+    for env in envs:
+        env.close()
+    said = {name: config.get(name) for name in ("env_id", "seed", "guidance", "guidance_reward")}
+    return {**said, "steps": checkpoint.state.step, "success_rate": success_rate, **summary(deeds)}
 
 
 def play(served: ServedPolicy, source: HintSource, envs: list[TextEnv]) -> list[Deed]:
     """Returns all steps of the episodes that `envs` have begun, seeds from 900,000 on; plays them to their ends."""
     deeds: list[Deed] = []
-    playing = dict(enumerate(envs))
+    playing, num_turns = dict(enumerate(envs)), 0
     while playing:
         states = [env.state for env in playing.values()]
         seeds = [evaluation_action_seed(FIRST_EVALUATION_SEED + i, env.length) for i, env in playing.items()]
         asked = served.ask(states, Behaviour("sample"), task=envs[0].task, seed=seeds)
-        hints = source.hints(states)
+        hints = source.hints([Told(state.text, state.actions) for state in states])
         for (i, env), state, hint, result in zip(list(playing.items()), states, hints, asked.results, strict=True):
             named = named_action(hint or "", state.actions)
             deeds.append(Deed(i, state.text, colourless(hint or ""), named == state.actions[result.action]))
             outcome = env.step(result.action)
             if outcome.terminated or outcome.truncated:
                 del playing[i]
-        if not len(deeds) % 1_000:
+        num_turns += 1
+        if num_turns % SAY_EVERY == 0:
             say(f"{len(deeds):,} steps, {len(playing)} episodes go on")
     return deeds
 

@@ -29,13 +29,13 @@ from torch import Tensor, nn
 
 from worker.algorithms.algorithm import NOTHING, AlgorithmState
 from worker.buffers import Episode, Rollout
+from worker.config import NUM_KEPT
 from worker.errors import CheckpointUnusable
 from worker.rollout_state import rollout_of, rollout_state
 from worker.stopwatch import Part
 from worker.text_env import EpisodeSnapshot
 
 CHECKPOINTS_DIR = "checkpoints"
-NUM_KEPT = 5
 ALGORITHM, ROLLOUT = "algorithm", "rollout"
 """Stems of what only going on needs: tensors and values, a file of each."""
 
@@ -98,6 +98,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int = NUM_KE
     parent = run_dir / CHECKPOINTS_DIR
     final = parent / f"step-{checkpoint.state.step:09d}"
     if final.exists():  # the same run at the same step is the same state
+        _prune(run_dir, keep)
         return final
     partial = parent / f".writing-{final.name}"
     shutil.rmtree(partial, ignore_errors=True)

@@ -24,6 +24,8 @@ from worker.lora_settings import LoraSettings
 from worker.seeds import FIRST_EVALUATION_SEED, FIRST_VALIDATION_SEED, NUM_TRAINING_SEEDS
 
 POSITIONAL = {"positional": True}
+NUM_KEPT = 5
+"""Checkpoints, unless said."""
 CHANGEABLE = frozenset(
     {
         "total_steps",
@@ -150,7 +152,7 @@ class RunSettings(BaseModel):
     )
     checkpoint_every: int = Field(10, ge=1, description="Updates between two checkpoints.")
     keep_checkpoints: int = Field(
-        5,
+        NUM_KEPT,
         ge=1,
         le=1_000,
         description="Checkpoints that are kept, the last ones; the run is judged by the best of them.",

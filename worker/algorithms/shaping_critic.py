@@ -4,9 +4,11 @@
     w, b         = argmin mean_i (w . h_i + b - G_i)^2 + RIDGE * |w * std(h)|^2
     A            = A_environment + A_shaping                      each with its own values
 
-G are the lambda-returns of what guidance paid, f what is left of older transitions. One critic for both would have to
-follow pay that changes with the gate and may add up to many times what success earns; its errors would then drown the
-environment's reward. Least squares need no step size and no scale of what is paid. No gradient flows into the trunk.
+G are the lambda-returns of what guidance paid in the last rollout. One critic for both would have to follow pay that
+changes with the gate and may add up to many times what success earns; its errors would then drown the environment's
+reward. Least squares need no step size and no scale of what is paid. No gradient flows into the trunk. What is paid for
+obedience changes faster than any fit, and hardly follows from the state: without a strong ridge the expectations are
+worse than none, and so are those of more than a rollout ago.
 
 Source: Burda et al. 2019, Exploration by random network distillation, section 2.3, for two critics; Bradtke and Barto
 1996, Linear least-squares algorithms for temporal difference learning, for the fit; Hastie et al. 2009, The elements of
@@ -46,8 +48,7 @@ class ShapingCritic:
         gae_lambda: Decay of generalized advantage estimation.
 
     Attributes:
-        explained_variance: Of the last rollout's returns, as they were expected; nan before the first and where
-            nothing was paid.
+        explained_variance: Of the last rollout's returns, as they were expected; nan where nothing was paid in it.
     """
 
     def __init__(self, policy: Policy, encoder: TextEncoder, *, gamma: float, gae_lambda: float) -> None:
@@ -77,7 +78,7 @@ class ShapingCritic:
             gae_lambda=self._gae_lambda,
         )
         returns = advantages.reshape(-1) + values
-        self.explained_variance = explained_variance(values, returns)
+        self.explained_variance = explained_variance(values, returns) if rollout.shaping.any() else nan
         self._weights = fitted(states[: len(taken), :-1], returns)
         return advantages
 
@@ -92,8 +93,13 @@ class ShapingCritic:
             CheckpointUnusable: It holds no critic of shaping, or that of a model of another width.
         """
         kept = state.tensors.get(WEIGHTS)
-        if kept is None or tuple(kept.shape) != self._weights.shape:
-            raise CheckpointUnusable("the checkpoint has no critic of what guidance pays that fits this model")
+        if kept is None:
+            raise CheckpointUnusable(
+                "the checkpoint has no critic of what guidance pays: a run's last one has it, and runs begun before "
+                "there was one have none; go on from the last, or start a new run"
+            )
+        if tuple(kept.shape) != self._weights.shape:
+            raise CheckpointUnusable("the checkpoint's critic of what guidance pays is of a model of another width")
         self._weights = kept.numpy().copy()
 
     @torch.no_grad()

@@ -206,6 +206,8 @@ def test_only_the_last_few_are_kept(config, service, tmp_path, keep):
         learner.run_update()
         saved.append(save_checkpoint(tmp_path, learner.checkpoint(), keep=keep))
     assert sorted((tmp_path / "checkpoints").iterdir()) == saved[-keep:]
+    save_checkpoint(tmp_path, learner.checkpoint(), keep=1)  # fewer, and nothing new
+    assert sorted((tmp_path / "checkpoints").iterdir()) == saved[-1:]
     assert last_checkpoint(tmp_path) == saved[-1]
 
 

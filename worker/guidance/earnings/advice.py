@@ -5,8 +5,8 @@ steps earns, up to the cap of the episode. Once the weight is 0, what is optimal
 
 It takes from policy-invariant explicit shaping (PIES) that advice is explicit and its weight falls to 0. It differs:
 PIES learns what advice is worth, Phi, apart from the environment's values, and chooses actions by Q - xi * Phi with
-Phi learned from the negated advice, so that Q never holds any advice. Ours adds the advice to the reward, so that the
-critic learns it with everything else, and has to forget it when the weight has fallen.
+Phi learned from the negated advice, so that Q never holds any advice. Ours adds the advice to the reward: the critic
+of shaping learns it, or the one action value of DQN and SARSA, which has to forget it when the weight has fallen.
 
 Source: Behboudian, Satsangi, Taylor, Harutyunyan and Bowling 2020, Useful policy invariant shaping from arbitrary
 advice (arXiv 2011.01297); 2022, Policy invariant explicit shaping: an efficient alternative to reward shaping.
