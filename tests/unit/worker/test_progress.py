@@ -15,7 +15,8 @@ SPENT_S = {"waiting": 1.0, "environments": 0.95, "learning": 1.9, "pushing": 0.1
 def report(**changed):
     metrics = PPOMetrics(
         policy_loss=0.1, value_loss=0.2, entropy=0.6, distill_kl=0.0, approx_kl=0.0123, clip_fraction=0.1,
-        grad_norm=1.0, first_ratio_error=1e-7, importance_weight=1.0, explained_variance=0.5, num_minibatches=48,
+        grad_norm=1.0, first_ratio_error=1e-7, importance_weight=1.0, explained_variance=0.5,
+        shaping_explained_variance=math.nan, num_minibatches=48,
     )  # fmt: skip
     numbers = {
         "update": 2, "step": 2_048, "policy_version": 3, "learning_rate": 1e-3, "mean_return": 41.26,
