@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from hintwise.policy import Policy
-from hintwise.scoring import score
+from hintwise.scoring import score_distinct
 from hintwise.tokens import TextEncoder
 from worker.algorithms.algorithm import AlgorithmState
 from worker.buffers import Floats, Rollout, SeenState, explained_variance, generalized_advantages, next_values
@@ -111,7 +111,7 @@ class ShapingCritic:
         distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
         asked = list(distinct)
         parts = [
-            score(self._policy, asked[i : i + READ_AT_ONCE], only_log_probs=True).states
+            score_distinct(self._policy, asked[i : i + READ_AT_ONCE], only_log_probs=True).states
             for i in range(0, len(asked), READ_AT_ONCE)
         ]
         hidden = torch.cat(parts).double().cpu().numpy()[[distinct[prompt] for prompt in prompts]]
