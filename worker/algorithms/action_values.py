@@ -54,6 +54,12 @@ def exploration(behaviour: Behaviour) -> float:
     return behaviour.temperature if behaviour.epsilon is None else behaviour.epsilon
 
 
+def values_of_actions(policy: Policy, prompts: Sequence[ScoredPrompt], actions: Tensor) -> Tensor:
+    """Returns Q (b,) of one action of each prompt (b,), its index among the legal ones."""
+    scores = score(policy, prompts, only_log_probs=True).scores
+    return scores.gather(1, actions.to(scores.device)[:, None]).squeeze(1)
+
+
 def q_loss(policy: Policy, prompts: Sequence[ScoredPrompt], actions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the mean loss, and Q (b,) of the actions.
 
@@ -63,6 +69,6 @@ def q_loss(policy: Policy, prompts: Sequence[ScoredPrompt], actions: Tensor, tar
         actions: (b,) index among them.
         targets: (b,) what Q should be, in units of return.
     """
-    values = score(policy, prompts, only_log_probs=True).scores.gather(1, actions[:, None]).squeeze(1)
+    values = values_of_actions(policy, prompts, actions)
     errors = (values - targets) / policy.value_scale
     return functional.smooth_l1_loss(errors, torch.zeros_like(errors)), values.detach()

@@ -48,11 +48,7 @@ class Hyperparameters(BaseModel):
     learning_rate: Positive = Field(
         1e-3, description="Step size of the optimizer at the start.", json_schema_extra=by_algorithm(a2c=7e-4)
     )
-    anneal_lr: bool = Field(
-        True,
-        description="Let the learning rate fall linearly to nearly 0 over the run.",
-        json_schema_extra=by_algorithm(sarsa=False),
-    )
+    anneal_lr: bool = Field(True, description="Let the learning rate fall linearly to nearly 0 over the run.")
     gamma: float = Field(0.99, ge=0, lt=1, description="Discount per step.")
     max_grad_norm: Positive = Field(
         0.5, description="L2 norm that gradients are clipped to.", json_schema_extra=by_algorithm(dqn=10.0, sarsa=10.0)
@@ -185,7 +181,13 @@ class SARSAHyperparameters(QHyperparameters, EpochHyperparameters):
     """SARSA"""
 
     sarsa_lambda: Share = Field(
-        0.3, description="Decay of the traces: 0 is one-step SARSA, 1 the whole return of the rollout."
+        0.9, description="Decay of the traces: 0 is one-step SARSA, 1 the whole return of what is remembered."
+    )
+    replay_rollouts: int = Field(
+        16,
+        ge=1,
+        description="Rollouts that an update learns from, the newest and those before it. It takes the gradient steps "
+        "of `update_epochs` passes over one.",
     )
 
 

@@ -1,29 +1,37 @@
 """SARSA(lambda): on-policy action values, loss and update.
 
     delta_t = r_t + gamma * Q(s_{t+1}, a_{t+1}) - Q(s_t, a_t)             0 in place of Q behind a terminal state
-    G_t     = Q(s_t, a_t) + sum_k (gamma * lambda)^k * delta_{t+k}        within the rollout and the episode
+    G_t     = Q(s_t, a_t) + sum_k (gamma * lambda)^k * delta_{t+k}        within what is remembered and the episode
     L       = huber((Q(s, a) - G) / value_scale)
 
 a_{t+1} is the action that the service chose, exploring; behind a time limit and behind the rollout it is asked for one
 that is not taken. G is the forward view of the traces, and the sum is that of generalized advantages with Q(s, a) in
-place of V(s). Q in G is what the service answered. Stale transitions take part in the returns but not in the loss.
-A rollout that was collected ahead gets no importance weights: what is learned are the values of the policy that acted,
-as always here.
+place of V(s). Stale transitions take part in the returns but not in the loss. A rollout that was collected ahead gets
+no importance weights: what is learned are the values of the policy that acted, as always here.
+
+An update learns from the last `replay_rollouts` rollouts: from the newest alone, the values of states that the policy
+of the moment does not come to are forgotten, and it finds out by going there. Q in G is what the service answered in
+the newest, and in the others computed anew, so that what was learned since is bootstrapped from. Their actions are
+those of policies a few updates old: the values learned are those of how was acted lately.
 
 Source: Rummery and Niranjan 1994; Sutton and Barto 2018, Reinforcement learning, eq. 12.2 and 10.1.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from hintwise.action_batch import ScoredPrompt
 from hintwise.policy import Policy
 from hintwise.tokens import TextEncoder
-from worker.algorithms.action_values import ADAM_EPSILON, QMetrics, exploration, explore, q_loss
+from worker.algorithms.action_values import ADAM_EPSILON, QMetrics, exploration, explore, q_loss, values_of_actions
 from worker.algorithms.algorithm import (
     ACTION_VALUE,
-    NOTHING,
     AlgorithmState,
     Worth,
     descend,
@@ -32,7 +40,8 @@ from worker.algorithms.algorithm import (
     set_learning_rate,
 )
 from worker.algorithms.hyperparameters import SARSAHyperparameters
-from worker.buffers import Behaviour, Rollout, mean
+from worker.algorithms.recent_rollouts import RecentRollouts
+from worker.buffers import Behaviour, Floats, Rollout, mean
 
 
 class SARSA:
@@ -58,6 +67,9 @@ class SARSA:
         self.encoder = encoder
         self.hyperparameters = hyperparameters
         self.generator = generator
+        self.recent = RecentRollouts(
+            hyperparameters.replay_rollouts, lambda rollout: scored_prompts(rollout, policy, encoder)
+        )
         self.q_scale = hyperparameters.initial_q_scale
         self.initial_value = hyperparameters.initial_value
         self.optimizer = torch.optim.Adam(
@@ -68,34 +80,48 @@ class SARSA:
         return explore(self.hyperparameters, progress)
 
     def state(self) -> AlgorithmState:
-        return NOTHING
+        return self.recent.state()
 
     def restore(self, state: AlgorithmState) -> None:
-        return
+        self.recent.restore(state.tensors, state.values)
 
     def update(self, rollout: Rollout, *, learning_rate: float) -> QMetrics:
-        """Takes `update_epochs` passes over the fresh transitions of `rollout`."""
+        """Takes as many gradient steps over what is remembered as `update_epochs` passes over `rollout` would."""
         set_learning_rate(self.optimizer, learning_rate)
         hyper, device = self.hyperparameters, self.policy.device
-        advantages = rollout.advantages(gamma=hyper.gamma, gae_lambda=hyper.sarsa_lambda)
-        targets = flat(advantages + rollout.values, device)
-        actions = torch.from_numpy(rollout.actions.reshape(-1)).to(device)
-        prompts = scored_prompts(rollout, self.policy, self.encoder)
-        fresh = np.flatnonzero(~rollout.stale)
+        self.recent.add(rollout)
+        known = self.recent.transitions(self._worth_now, gamma=hyper.gamma, decay=hyper.sarsa_lambda)
+        actions, targets = torch.from_numpy(known.actions).to(device), flat(known.returns, device)
         losses, values, norms = [], [], []
-        for _ in range(hyper.update_epochs if len(fresh) else 0):
-            num_minibatches = max(1, round(len(fresh) / hyper.minibatch_size))
-            for chosen in np.array_split(self.generator.permutation(fresh), num_minibatches):
-                index = torch.from_numpy(chosen).to(device)
-                loss, told = q_loss(self.policy, [prompts[i] for i in chosen], actions[index], targets[index])
-                losses.append(loss.item())
-                values.append(told.mean().item())
-                norms.append(descend(loss, self.policy, self.optimizer, hyper.max_grad_norm))
+        for chosen in self._minibatches(len(known.prompts), hyper.update_epochs * known.num_new):
+            index = torch.from_numpy(chosen).to(device)
+            loss, told = q_loss(self.policy, [known.prompts[i] for i in chosen], actions[index], targets[index])
+            losses.append(loss.item())
+            values.append(told.mean().item())
+            norms.append(descend(loss, self.policy, self.optimizer, hyper.max_grad_norm))
         return QMetrics(
             td_loss=mean(losses),
             mean_q=mean(values),
             grad_norm=mean(norms),
             exploration=exploration(rollout.behaviour),
             num_minibatches=len(losses),
-            num_transitions=len(fresh),
+            num_transitions=len(known.prompts),
         )
+
+    def _minibatches(self, num_known: int, count: int) -> list[NDArray[np.int64]]:
+        """Returns `count` places below `num_known` in minibatches: all of them, shuffled, as often as it takes."""
+        if not count:
+            return []
+        passes = [self.generator.permutation(num_known) for _ in range(math.ceil(count / num_known))]
+        order = np.concatenate(passes)[:count]
+        return np.array_split(order, max(1, round(count / self.hyperparameters.minibatch_size)))
+
+    @torch.no_grad()
+    def _worth_now(self, prompts: Sequence[ScoredPrompt], actions: NDArray[np.int64]) -> Floats:
+        """Returns Q (b,) of the actions, by the weights as they are."""
+        size = self.hyperparameters.minibatch_size  # what learning has room for, this has
+        parts = [
+            values_of_actions(self.policy, prompts[at : at + size], torch.from_numpy(actions[at : at + size]))
+            for at in range(0, len(prompts), size)
+        ]
+        return torch.cat(parts).double().cpu().numpy()

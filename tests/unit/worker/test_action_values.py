@@ -240,8 +240,26 @@ def test_sarsa_learns_the_lambda_return_of_the_actions_taken(policy, encoder, mo
 class InOrder:
     """A generator that shuffles nothing."""
 
-    def permutation(self, numbers):
-        return numbers
+    def permutation(self, count):
+        return np.arange(count)
+
+
+def test_sarsa_draws_from_all_it_remembers_as_often_as_it_would_from_one_rollout(policy, encoder, monkeypatch):
+    learned = []
+
+    def spy(policy, prompts, actions, targets):
+        learned.append(targets.tolist())
+        return real(policy, prompts, actions, targets)
+
+    real = sarsa.q_loss
+    monkeypatch.setattr(sarsa, "q_loss", spy)
+    hyper = SARSAHyperparameters(update_epochs=3, minibatch_size=6, replay_rollouts=2)
+    algorithm = SARSA(policy, encoder, hyper, minibatch_generator(1))
+    told = [algorithm.update(rollout_from(100 * k), learning_rate=1e-3) for k in range(3)]
+    assert [metrics.num_transitions for metrics in told] == [S * N, 2 * S * N, 2 * S * N]
+    assert [metrics.num_minibatches for metrics in told] == [4, 4, 4]
+    assert [len(targets) for targets in learned] == [6] * 12
+    assert len({target for targets in learned[8:] for target in targets}) > S * N
 
 
 def test_stale_transitions_are_not_learned_from(policy, encoder):

@@ -1,0 +1,119 @@
+"""SARSA's memory: rollouts end to end, and the returns that reach across them."""
+
+import numpy as np
+import pytest
+
+from worker.algorithms.recent_rollouts import RecentRollouts
+from worker.buffers import Rollout
+from worker.errors import CheckpointUnusable
+
+S, N, ACTIONS = 3, 2, ("left", "right")
+GAMMA, DECAY = 0.9, 0.7
+
+
+def text(step, n):
+    return f"step {step} of environment {n}"
+
+
+def rollout_at(first, *, last_values=(0.0, 0.0), values=0.0):
+    """Three steps of two environments from step `first` of each."""
+    rollout = Rollout.empty(S, N)
+    rollout.prompts = [text(first + s, n) for s in range(S) for n in range(N)]
+    rollout.action_phrases = [ACTIONS] * (S * N)
+    rollout.actions[:] = [[(first + s) % 2, 1] for s in range(S)]
+    rollout.rewards[:] = 1.0 + first + np.arange(S * N).reshape(S, N)
+    rollout.values[:] = values
+    rollout.last_values[:] = last_values
+    rollout.last_states = [(text(first + S, n), ACTIONS) for n in range(N)]
+    return rollout
+
+
+def remembered(*rollouts, capacity=16):
+    recent = RecentRollouts(capacity, lambda rollout: list(rollout.prompts))
+    for rollout in rollouts:
+        recent.add(rollout)
+    return recent
+
+
+def worth_now(prompts, actions):
+    return np.array([10.0 * int(prompt.split()[1]) + action for prompt, action in zip(prompts, actions, strict=True)])
+
+
+def learned(recent):
+    return recent.transitions(worth_now, gamma=GAMMA, decay=DECAY)
+
+
+def by_recursion(rewards, values, last_value, ends=()):
+    """Returns the lambda-returns of one environment, from the end backwards; `ends` holds terminal steps."""
+    following, value_after, returns = last_value, last_value, []
+    for s in reversed(range(len(rewards))):
+        ahead = 0.0 if s in ends else (1 - DECAY) * value_after + DECAY * following
+        following, value_after = rewards[s] + GAMMA * ahead, values[s]
+        returns.append(following)
+    return returns[::-1]
+
+
+def test_returns_reach_from_one_rollout_into_the_next():
+    older, newest = (
+        rollout_at(0, last_values=(99.0, 99.0), values=77.0),
+        rollout_at(S, last_values=(5.0, 6.0), values=4.0),
+    )
+    older.terminated[1, 0] = True
+    known = learned(remembered(older, newest))
+    returns = known.returns.reshape(2 * S, N)
+    for n in range(N):
+        now = worth_now([text(s, n) for s in range(S)], older.actions[:, n])  # not what was answered then: 77
+        rewards = [*older.rewards[:, n], *newest.rewards[:, n]]
+        ends = (1,) if n == 0 else ()
+        expected = by_recursion(rewards, [*now, *newest.values[:, n]], newest.last_values[n], ends)
+        np.testing.assert_allclose(returns[:, n], expected)
+    assert known.prompts == [*older.prompts, *newest.prompts]
+    assert known.actions.tolist() == [*older.actions.reshape(-1), *newest.actions.reshape(-1)]
+    assert known.num_new == S * N
+
+
+def test_an_environment_that_went_on_elsewhere_is_cut_there():
+    older, newest = rollout_at(0, last_values=(7.0, 8.0)), rollout_at(S, values=4.0)
+    newest.prompts[1] = "somewhere else"
+    returns = learned(remembered(older, newest)).returns.reshape(2 * S, N)
+    now = worth_now([text(s, 1) for s in range(S)], older.actions[:, 1])
+    np.testing.assert_allclose(returns[:S, 1], by_recursion(older.rewards[:, 1], now, 8.0))
+    assert returns[S - 1, 0] != pytest.approx(older.rewards[S - 1, 0] + GAMMA * 7.0)  # the other goes on
+
+
+def test_behind_a_time_limit_stands_what_was_answered_then():
+    older, newest = rollout_at(0), rollout_at(S, values=4.0)
+    older.truncated[S - 1, 0] = True
+    older.bootstrap_values[S - 1, 0] = 50.0
+    older.last_states[0] = newest.prompts[0], ACTIONS  # of the next episode
+    returns = learned(remembered(older, newest)).returns.reshape(2 * S, N)
+    assert returns[S - 1, 0] == pytest.approx(older.rewards[S - 1, 0] + GAMMA * 50.0)
+
+
+def test_stale_transitions_take_part_in_returns_alone():
+    older, newest = rollout_at(0), rollout_at(S)
+    every = learned(remembered(older, newest)).returns
+    older.stale[1, 1], newest.stale[0, 0] = True, True
+    known = learned(remembered(older, newest))
+    left = [i for i in range(2 * S * N) if i not in (N + 1, S * N)]
+    np.testing.assert_array_equal(known.returns, every[left])
+    assert known.prompts == [(older.prompts + newest.prompts)[i] for i in left]
+    assert known.num_new == S * N - 1
+
+
+def test_the_oldest_goes_first():
+    recent = remembered(rollout_at(0), rollout_at(S), rollout_at(2 * S), capacity=2)
+    assert learned(recent).prompts == [*rollout_at(S).prompts, *rollout_at(2 * S).prompts]
+
+
+def test_what_is_remembered_is_put_away_and_taken_back():
+    recent, again = remembered(rollout_at(0), rollout_at(S, last_values=(5.0, 6.0))), remembered()
+    state = recent.state()
+    again.restore(state.tensors, state.values)
+    for ours, theirs in zip(learned(recent), learned(again), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(CheckpointUnusable, match="does not hold the rollouts learned from: 'rollouts'"):
+        again.restore({}, {})
+    del state.tensors["rollout-1/rewards"]
+    with pytest.raises(CheckpointUnusable, match="rewards"):
+        again.restore(state.tensors, state.values)
