@@ -46,7 +46,8 @@ from benchmarks.guidance_states import (
 from benchmarks.light_client import LightClient, post_request
 from benchmarks.processes import running_naive_service, running_service
 from benchmarks.same_hints import Agreement, WrittenText, compare
-from hintwise.language_model import LANGUAGE_DIR, LanguageModel, load_language_model
+from hintwise.language_model import LanguageModel, load_language_model
+from hintwise.model_names import LANGUAGE_DIR
 from hintwise.prompts import guidance_prompt
 
 NUM_CLIENTS = 2

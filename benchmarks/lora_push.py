@@ -26,7 +26,8 @@ from benchmarks import results_file
 from benchmarks.processes import running_service
 from benchmarks.random_models import random_gpt2
 from hintwise import Client
-from hintwise.language_model import EMBEDDED_DIR, load_language_model
+from hintwise.language_model import load_language_model
+from hintwise.model_names import EMBEDDED_DIR
 from hintwise.policy import Policy
 from worker.lora_settings import LoraSettings
 from worker.trained_weights import trained_weights

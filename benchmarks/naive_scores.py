@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hintwise.language_model import EMBEDDED_DIR
+from hintwise.model_names import EMBEDDED_DIR
 
 
 class Rows(NamedTuple):

@@ -34,7 +34,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from benchmarks import results_file
 from benchmarks.light_client import random_observations
 from hintwise import Client
-from hintwise.language_model import EMBEDDED_DIR, load_language_model
+from hintwise.language_model import load_language_model
+from hintwise.model_names import EMBEDDED_DIR
 from hintwise.policy import Policy
 from hintwise.weights import dump
 

@@ -27,7 +27,7 @@ import gymnasium
 from transformers import AutoTokenizer
 
 from benchmarks import results_file
-from hintwise.language_model import LANGUAGE_DIR
+from hintwise.model_names import LANGUAGE_DIR
 from worker.pretraining.model import build_model
 
 LOOK_EVERY_S = 1.0

@@ -23,11 +23,6 @@ PACKAGES = ("gguf", "accelerate")
 """What transformers needs to read such a file; the extra `gguf` installs them."""
 
 
-def is_gguf_file(name: str) -> bool:
-    """Returns whether a model's name is that of a GGUF file."""
-    return name.lower().endswith(".gguf")
-
-
 def check_gguf_packages(name: str) -> None:
     """Raises unless GGUF files can be read here.
 

@@ -1,15 +1,4 @@
-"""A causal language model with its tokenizer, from a name.
-
-| name                      | what is loaded                                             |
-| ------------------------- | ---------------------------------------------------------- |
-| `embedded`                | the small untrained GPT-2 that ships with this package,    |
-|                           | for a policy that learns                                   |
-| `embedded-language`       | the pretrained one that ships with it, which writes hints  |
-|                           | and scores them                                            |
-| a directory               | config.json, *.safetensors and tokenizer files, as         |
-|                           | transformers' `save_pretrained` writes them                |
-| a file `*.gguf`           | that file, its weights unpacked to fp32                    |
-| `openai-community/gpt2`   | that repository of the model hub, from the cache or fetched |
+"""A causal language model with its tokenizer, from a name (`hintwise.model_names`).
 
 Weights come from safetensors or GGUF alone: a pickle runs code when it is read.
 """
@@ -35,16 +24,14 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from hintwise.errors import ModelNotFound
-from hintwise.gguf_file import check_gguf_packages, is_gguf_file, load_gguf
+from hintwise.gguf_file import check_gguf_packages, load_gguf
 from hintwise.gpt2_forward import GPT2Forward
+from hintwise.model_names import CHOICES, EMBEDDED, is_gguf_file
 from hintwise.token_rows import TokenRows
 from hintwise.tokens import tokenizer_sha256
 from hintwise.trunk_forward import TransformersForward, TrunkForward
 from hintwise.weights import state_sha256
 
-EMBEDDED_DIR = Path(__file__).parent / "models" / "embedded"
-LANGUAGE_DIR = Path(__file__).parent / "models" / "language"
-EMBEDDED = {"embedded": EMBEDDED_DIR, "embedded-language": LANGUAGE_DIR}
 NO_ERROR_OF_ITS_OWN = (
     OSError,
     ValueError,
@@ -61,10 +48,6 @@ NO_ERROR_OF_ITS_OWN = (
     struct.error,  # these four, of a damaged GGUF file
 )
 """What transformers lets through when a model cannot be loaded; it has no error of its own."""
-CHOICES = (
-    "choose 'embedded', 'embedded-language', a directory written by save_pretrained, a file *.gguf, or a hub id "
-    "such as 'openai-community/gpt2'"
-)
 DAMAGED = "The file is damaged or incomplete, or its architecture is none that transformers reads from GGUF."
 
 

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from hintwise.action_head import parse_head_actions
 from hintwise.describers import describer_for
 from hintwise.errors import InvalidRequest
-from hintwise.language_model import CHOICES
+from hintwise.model_names import CHOICES
 
 
 def _listed(given: object) -> object:

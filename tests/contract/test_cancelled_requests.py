@@ -6,8 +6,8 @@ import socket
 import pytest
 import uvicorn
 
-from service.__main__ import Server
 from service.request_context import RequestContext
+from service.server import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

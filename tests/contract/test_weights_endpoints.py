@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from hintwise.digests import content_digest, sha256_of
 from hintwise.errors import HintwiseError
-from hintwise.language_model import EMBEDDED_DIR
+from hintwise.model_names import EMBEDDED_DIR
 from service.engine import Engine
 from service.settings import Settings
 from service.weight_store import StoreUnusable, WeightStore

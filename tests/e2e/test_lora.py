@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from hintwise.language_model import EMBEDDED_DIR, load_language_model
+from hintwise.language_model import load_language_model
+from hintwise.model_names import EMBEDDED_DIR
 from hintwise.weights import metadata_in
 from tests.e2e.processes import CARTPOLE, kill, run_worker, running_service
 from tests.e2e.test_training import WAIT_S, metrics, start_worker, wait_until

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from hintwise import Client
 from hintwise.digests import sha256_of
-from hintwise.language_model import EMBEDDED_DIR
+from hintwise.model_names import EMBEDDED_DIR
 from hintwise.weights import dump
 from tests.e2e.processes import running_service
 from worker.checkpoint import load_checkpoint, save_checkpoint

@@ -10,7 +10,7 @@ from pathlib import Path
 
 START_TIMEOUT_S = 60
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["service.__main__", "transformers.models.gpt2.modeling_gpt2"])
+FORKS.set_forkserver_preload(["service.server", "transformers.models.gpt2.modeling_gpt2"])
 
 
 class ForkedService:

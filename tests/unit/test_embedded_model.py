@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from hintwise.describers.numbers import NUM_BINS
-from hintwise.language_model import EMBEDDED_DIR
+from hintwise.model_names import EMBEDDED_DIR
 from hintwise.models.build_embedded import HINT_WORDS, build
 from hintwise.prompts import continuation
 from hintwise.tokens import TextEncoder

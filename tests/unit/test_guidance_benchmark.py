@@ -10,7 +10,7 @@ from benchmarks import guidance, guidance_states, same_hints
 from benchmarks.guidance_states import STATES, WORLDS, Question, questions
 from benchmarks.naive_guidance import NaiveHintWriter, create_app
 from benchmarks.same_hints import Agreement, WrittenText, compare
-from hintwise.language_model import EMBEDDED_DIR
+from hintwise.model_names import EMBEDDED_DIR
 from hintwise.prompts import guidance_prompt
 from hintwise.schemas import GuidanceRequest
 from hintwise.tokens import TextEncoder

@@ -12,7 +12,8 @@ from transformers import (
 
 from hintwise.action_batch import collate
 from hintwise.errors import ModelNotFound
-from hintwise.language_model import EMBEDDED_DIR, load_language_model
+from hintwise.language_model import load_language_model
+from hintwise.model_names import EMBEDDED_DIR
 from hintwise.policy import Policy
 from hintwise.tokens import TextEncoder
 

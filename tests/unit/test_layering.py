@@ -1,7 +1,11 @@
 """The import rules of docs/architecture.md, checked by reading the source."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 FORBIDDEN = {
@@ -85,6 +89,13 @@ def test_what_a_light_client_imports_loads_no_torch():
     for name in TORCH_FREE:
         roots = {imported.split(".")[0] for imported in imports(ROOT / name)}
         assert not roots & {"torch", "transformers"}, name
+
+
+@pytest.mark.parametrize("program", ["service", "worker"])
+def test_settings_are_read_before_anything_slow_is_imported(program):
+    code = f"import {program}.__main__, sys; print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout == "[]\n"
 
 
 def test_files_and_functions_stay_small():

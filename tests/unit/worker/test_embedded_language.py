@@ -9,7 +9,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hintwise.describers import describer_for
-from hintwise.language_model import LANGUAGE_DIR, load_language_model
+from hintwise.language_model import load_language_model
+from hintwise.model_names import LANGUAGE_DIR
 from hintwise.tokens import TextEncoder
 from worker.hint_words import exchanged
 from worker.minigrid_levels import register_levels
