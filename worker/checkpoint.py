@@ -3,7 +3,7 @@
     checkpoints/step-000012288/
         policy.safetensors       the weights, byte for byte as the service got them
         optimizer.safetensors    the optimizer's moments, by parameter
-        algorithm.safetensors    what the algorithm remembers besides (DQN: replay and target network), and ...
+        algorithm.safetensors    what the algorithm remembers besides (DQN and SARSA: replay), and ...
         algorithm.json           ... what of it is no tensor; both in the last checkpoint alone
         rollout.safetensors, .json   collected ahead and not learned from yet (--max-staleness 1); so are these
         state.json               counters, generators, environments, configuration

@@ -1,4 +1,4 @@
-"""A rollout in a checkpoint: one that was collected ahead and is not learned from yet.
+"""A rollout in a checkpoint: one that was collected ahead and is not learned from yet, or one that SARSA remembers.
 
 Arrays become tensors of the same names, everything else JSON.
 """

@@ -91,11 +91,19 @@ def test_what_a_light_client_imports_loads_no_torch():
         assert not roots & {"torch", "transformers"}, name
 
 
-@pytest.mark.parametrize("program", ["service", "worker"])
-def test_settings_are_read_before_anything_slow_is_imported(program):
-    code = f"import {program}.__main__, sys; print([name for name in ('torch', 'transformers') if name in sys.modules])"
-    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    assert ran.stdout == "[]\n"
+SLOW = "torch", "transformers", "fastapi"
+
+
+@pytest.mark.parametrize(("program", "arguments"), [("service", ["--port", "x"]), ("worker", ["train", "--seed", "x"])])
+def test_a_wrong_setting_is_answered_before_anything_slow_is_imported(program, arguments):
+    code = (
+        f"import atexit, runpy, sys; atexit.register(lambda: print([name for name in {SLOW} if name in sys.modules]))\n"
+    )
+    code += f"sys.argv = [{program!r}, *{arguments}]; runpy.run_module({program!r}, run_name='__main__')"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (2, "[]\n"), ran.stderr
 
 
 def test_files_and_functions_stay_small():

@@ -40,7 +40,7 @@ class Metrics(Protocol):
 
 
 class AlgorithmState(NamedTuple):
-    """What an algorithm remembers besides weights and optimizer; empty for most."""
+    """What an algorithm remembers besides weights and optimizer; empty for some."""
 
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]

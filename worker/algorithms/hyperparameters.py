@@ -83,7 +83,7 @@ class EpochHyperparameters(MinibatchHyperparameters):
     update_epochs: int = Field(
         6,
         ge=1,
-        description="Passes over the transitions of one update.",
+        description="Passes over the newest rollout; of SARSA, as many gradient steps over all that it remembers.",
         json_schema_extra=by_algorithm(sarsa=8),
     )
 
@@ -187,7 +187,7 @@ class SARSAHyperparameters(QHyperparameters, EpochHyperparameters):
         16,
         ge=1,
         description="Rollouts that an update learns from, the newest and those before it. It takes the gradient steps "
-        "of `update_epochs` passes over one.",
+        "of --update-epochs passes over the newest. All are kept in memory and in the last checkpoint.",
     )
 
 

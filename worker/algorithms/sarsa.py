@@ -4,17 +4,17 @@
     G_t     = Q(s_t, a_t) + sum_k (gamma * lambda)^k * delta_{t+k}        within what is remembered and the episode
     L       = huber((Q(s, a) - G) / value_scale)
 
-a_{t+1} is the action that the service chose, exploring; behind a time limit and behind the rollout it is asked for one
-that is not taken. G is the forward view of the traces, and the sum is that of generalized advantages with Q(s, a) in
-place of V(s). Stale transitions take part in the returns but not in the loss. A rollout that was collected ahead gets
-no importance weights: what is learned are the values of the policy that acted, as always here.
+a_{t+1} is the action that the service chose, exploring; behind a time limit and behind the newest rollout it is asked
+for one that is not taken. G is the forward view of the traces, and the sum is that of generalized advantages with
+Q(s, a) in place of V(s). Stale transitions take part in the returns but not in the loss. A rollout that was collected
+ahead gets no importance weights: what is learned are the values of the policy that acted, as always here.
 
-An update learns from the last `replay_rollouts` rollouts: from the newest alone, the values of states that the policy
-of the moment does not come to are forgotten, and it finds out by going there. Q in G is what the service answered in
-the newest, and in the others computed anew, so that what was learned since is bootstrapped from. Their actions are
-those of policies a few updates old: the values learned are those of how was acted lately.
+An update learns from the last `replay_rollouts` rollouts, and Q in G is that of the weights of the moment
+(`worker.algorithms.rollout_replay`; docs/decisions/0022 says why). The actions are those of policies a few updates
+old: the values learned are those of how was acted lately.
 
-Source: Rummery and Niranjan 1994; Sutton and Barto 2018, Reinforcement learning, eq. 12.2 and 10.1.
+Source: Rummery and Niranjan 1994; Sutton and Barto 2018, Reinforcement learning, eq. 12.2 and 10.1; Daley and Amato
+2019, Reconciling lambda-returns with experience replay, for returns that are computed anew over what is remembered.
 """
 
 from __future__ import annotations
@@ -40,8 +40,11 @@ from worker.algorithms.algorithm import (
     set_learning_rate,
 )
 from worker.algorithms.hyperparameters import SARSAHyperparameters
-from worker.algorithms.recent_rollouts import RecentRollouts
+from worker.algorithms.rollout_replay import RolloutReplay
 from worker.buffers import Behaviour, Floats, Rollout, mean
+
+READ_AT_ONCE = 256
+"""Distinct prompts of one forward without gradients."""
 
 
 class SARSA:
@@ -67,7 +70,7 @@ class SARSA:
         self.encoder = encoder
         self.hyperparameters = hyperparameters
         self.generator = generator
-        self.recent = RecentRollouts(
+        self.replay = RolloutReplay(
             hyperparameters.replay_rollouts, lambda rollout: scored_prompts(rollout, policy, encoder)
         )
         self.q_scale = hyperparameters.initial_q_scale
@@ -80,17 +83,20 @@ class SARSA:
         return explore(self.hyperparameters, progress)
 
     def state(self) -> AlgorithmState:
-        return self.recent.state()
+        return self.replay.state()
 
     def restore(self, state: AlgorithmState) -> None:
-        self.recent.restore(state.tensors, state.values)
+        self.replay.restore(state.tensors, state.values)
 
     def update(self, rollout: Rollout, *, learning_rate: float) -> QMetrics:
-        """Takes as many gradient steps over what is remembered as `update_epochs` passes over `rollout` would."""
+        """Takes the gradient steps of `update_epochs` passes over `rollout`, but over all that is remembered.
+
+        A rollout that is stale as a whole is remembered, and no step is taken.
+        """
         set_learning_rate(self.optimizer, learning_rate)
         hyper, device = self.hyperparameters, self.policy.device
-        self.recent.add(rollout)
-        known = self.recent.transitions(self._worth_now, gamma=hyper.gamma, decay=hyper.sarsa_lambda)
+        self.replay.add(rollout)
+        known = self.replay.transitions(self._values_now, gamma=hyper.gamma, decay=hyper.sarsa_lambda)
         actions, targets = torch.from_numpy(known.actions).to(device), flat(known.returns, device)
         losses, values, norms = [], [], []
         for chosen in self._minibatches(len(known.prompts), hyper.update_epochs * known.num_new):
@@ -117,11 +123,13 @@ class SARSA:
         return np.array_split(order, max(1, round(count / self.hyperparameters.minibatch_size)))
 
     @torch.no_grad()
-    def _worth_now(self, prompts: Sequence[ScoredPrompt], actions: NDArray[np.int64]) -> Floats:
-        """Returns Q (b,) of the actions, by the weights as they are."""
-        size = self.hyperparameters.minibatch_size  # what learning has room for, this has
-        parts = [
-            values_of_actions(self.policy, prompts[at : at + size], torch.from_numpy(actions[at : at + size]))
-            for at in range(0, len(prompts), size)
-        ]
-        return torch.cat(parts).double().cpu().numpy()
+    def _values_now(self, prompts: Sequence[ScoredPrompt], actions: NDArray[np.int64]) -> Floats:
+        """Returns Q (b,) of the actions, by the weights as they are; what comes twice is computed once."""
+        place_of: dict[tuple[ScoredPrompt, int], int] = {}
+        places = [place_of.setdefault(each, len(place_of)) for each in zip(prompts, actions.tolist(), strict=True)]
+        distinct = list(place_of)
+        parts = []
+        for i in range(0, len(distinct), READ_AT_ONCE):
+            few, taken = zip(*distinct[i : i + READ_AT_ONCE], strict=True)
+            parts.append(values_of_actions(self.policy, few, torch.tensor(taken)))
+        return torch.cat(parts).double().cpu().numpy()[places]

@@ -211,14 +211,7 @@ def test_sarsa_learns_the_lambda_return_of_the_actions_taken(policy, encoder, mo
     generator = np.random.default_rng(4)
     rollout.values[:] = generator.normal(size=(S, N))
     rollout.bootstrap_values[2, 1], rollout.last_values[:] = 5.0, [1.0, 2.0]
-    learned = {}
-
-    def spy(policy, prompts, actions, targets):
-        learned["targets"] = targets.clone()
-        return real(policy, prompts, actions, targets)
-
-    real = sarsa.q_loss
-    monkeypatch.setattr(sarsa, "q_loss", spy)
+    learned = spied(monkeypatch)
     hyper = SARSAHyperparameters(gamma=gamma, sarsa_lambda=decay, update_epochs=1, minibatch_size=S * N)
     algorithm = SARSA(policy, encoder, hyper, InOrder())
     algorithm.update(rollout, learning_rate=1e-3)
@@ -234,7 +227,7 @@ def test_sarsa_learns_the_lambda_return_of_the_actions_taken(policy, encoder, mo
                 mixed = (1 - decay) * value_after + decay * following
                 expected[s, n] = rollout.rewards[s, n] + gamma * mixed
             following, value_after = expected[s, n], rollout.values[s, n]
-    np.testing.assert_allclose(learned["targets"].numpy().reshape(S, N), expected, rtol=1e-5)
+    np.testing.assert_allclose(learned[0][1].numpy().reshape(S, N), expected, rtol=1e-5)
 
 
 class InOrder:
@@ -245,21 +238,45 @@ class InOrder:
 
 
 def test_sarsa_draws_from_all_it_remembers_as_often_as_it_would_from_one_rollout(policy, encoder, monkeypatch):
-    learned = []
-
-    def spy(policy, prompts, actions, targets):
-        learned.append(targets.tolist())
-        return real(policy, prompts, actions, targets)
-
-    real = sarsa.q_loss
-    monkeypatch.setattr(sarsa, "q_loss", spy)
+    learned = spied(monkeypatch)
     hyper = SARSAHyperparameters(update_epochs=3, minibatch_size=6, replay_rollouts=2)
     algorithm = SARSA(policy, encoder, hyper, minibatch_generator(1))
     told = [algorithm.update(rollout_from(100 * k), learning_rate=1e-3) for k in range(3)]
     assert [metrics.num_transitions for metrics in told] == [S * N, 2 * S * N, 2 * S * N]
     assert [metrics.num_minibatches for metrics in told] == [4, 4, 4]
-    assert [len(targets) for targets in learned] == [6] * 12
-    assert len({target for targets in learned[8:] for target in targets}) > S * N
+    assert [len(targets) for _, targets in learned] == [6] * 12
+    assert len({target for _, targets in learned[8:] for target in targets.tolist()}) > S * N
+
+
+def test_sarsa_bootstraps_from_what_its_weights_say_now(policy, encoder, monkeypatch):
+    monkeypatch.setattr(sarsa, "READ_AT_ONCE", 3)
+    older, newest = rollout_from(), rollout_from(80)
+    newest.values[:] = 1.0
+    hyper = SARSAHyperparameters(gamma=0.9, sarsa_lambda=0.0, update_epochs=2, minibatch_size=100)
+    algorithm = SARSA(policy, encoder, hyper, InOrder())
+    algorithm.update(older, learning_rate=0.0)
+    learned = spied(monkeypatch)
+    algorithm.update(newest, learning_rate=0.0)
+    [(_, targets)] = learned
+    now = [q_of(policy, encoder, state)[i // N % 2] for i, state in enumerate(map(seen, range(S * N)))]
+    for i in range((S - 1) * N):
+        if not older.terminated.flat[i] and not older.truncated.flat[i]:
+            assert targets[i].item() == pytest.approx(older.rewards.flat[i] + 0.9 * now[i + N], abs=1e-4)
+    for n in range(N):  # the newest begins where it ended
+        assert targets[(S - 1) * N + n].item() == pytest.approx(older.rewards[-1, n] + 0.9 * 1.0)
+
+
+def spied(monkeypatch):
+    """Returns a list to which every minibatch's actions and targets are added."""
+    learned = []
+
+    def spy(policy, prompts, actions, targets):
+        learned.append((actions.clone(), targets.clone()))
+        return real(policy, prompts, actions, targets)
+
+    real = sarsa.q_loss
+    monkeypatch.setattr(sarsa, "q_loss", spy)
+    return learned
 
 
 def test_stale_transitions_are_not_learned_from(policy, encoder):
