@@ -252,13 +252,17 @@ def test_sarsa_bootstraps_from_what_its_weights_say_now(policy, encoder, monkeyp
     monkeypatch.setattr(sarsa, "READ_AT_ONCE", 3)
     older, newest = rollout_from(), rollout_from(80)
     newest.values[:] = 1.0
+    older.prompts[5] = older.prompts[1]  # met twice, and the same done
     hyper = SARSAHyperparameters(gamma=0.9, sarsa_lambda=0.0, update_epochs=2, minibatch_size=100)
     algorithm = SARSA(policy, encoder, hyper, InOrder())
     algorithm.update(older, learning_rate=0.0)
     learned = spied(monkeypatch)
     algorithm.update(newest, learning_rate=0.0)
     [(_, targets)] = learned
-    now = [q_of(policy, encoder, state)[i // N % 2] for i, state in enumerate(map(seen, range(S * N)))]
+    now = [
+        q_of(policy, encoder, state)[i // N % 2]
+        for i, state in enumerate(zip(older.prompts, older.action_phrases, strict=True))
+    ]
     for i in range((S - 1) * N):
         if not older.terminated.flat[i] and not older.truncated.flat[i]:
             assert targets[i].item() == pytest.approx(older.rewards.flat[i] + 0.9 * now[i + N], abs=1e-4)
