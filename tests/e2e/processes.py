@@ -11,7 +11,8 @@ from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).parents[2]
+from tests.e2e.forked import ROOT, Forked, run_forked
+
 START_TIMEOUT_S = 120
 FEW = ("--eval-episodes", 8)
 """For runs whose evaluation says nothing."""
@@ -25,10 +26,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_service(weights_dir: Path, *arguments: str) -> tuple[subprocess.Popen[str], str]:
+def start_service(weights_dir: Path, *arguments: str) -> tuple[Forked, str]:
     """A service that listens, and its address."""
     command = [sys.executable, "-m", "service", "--weights-dir", str(weights_dir), "--exit-with-parent", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = Forked(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     line = process.stdout.readline()  # empty, not endless, when the process dies
     assert line.startswith("listening on "), f"the service did not start: {line!r}, status {process.poll()}"
     return process, line.removeprefix("listening on ").strip()
@@ -44,7 +45,7 @@ def running_service(weights_dir: Path, *arguments: str) -> Iterator[str]:
         stop(process)
 
 
-def stop(process: subprocess.Popen[str]) -> None:
+def stop(process: Forked | subprocess.Popen[str]) -> None:
     process.terminate()
     try:
         process.wait(timeout=60)
@@ -54,14 +55,14 @@ def stop(process: subprocess.Popen[str]) -> None:
     _close_pipes(process)
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: Forked | subprocess.Popen[str]) -> None:
     """kill -9, and nothing left behind."""
     process.kill()
     process.wait(timeout=30)
     _close_pipes(process)
 
 
-def _close_pipes(process: subprocess.Popen[str]) -> None:
+def _close_pipes(process: Forked | subprocess.Popen[str]) -> None:
     for pipe in (process.stdout, process.stderr):
         if pipe:
             pipe.close()
@@ -73,9 +74,7 @@ def worker_command(*arguments: object) -> list[str]:
 
 def run_worker(*arguments: object, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
     """What the worker said when it ended."""
-    return subprocess.run(
-        worker_command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
+    return run_forked(worker_command(*arguments), cwd=ROOT, timeout_s=timeout_s)
 
 
 def policy_version(url: str) -> int:

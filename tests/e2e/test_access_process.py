@@ -13,7 +13,8 @@ import pytest
 
 from service.access_tokens import digest_of
 from service.new_token import new_token
-from tests.e2e.processes import CARTPOLE, ROOT, run_worker, stop
+from tests.e2e.forked import ROOT, Forked, run_forked
+from tests.e2e.processes import CARTPOLE, run_worker, stop
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("HINTWISE_")}
 SHORT = (*CARTPOLE, "--num-envs", 4, "--num-steps", 32, "--minibatch-size", 64, "--total-steps", 128)
@@ -51,9 +52,7 @@ def command(tmp_path, *flags, program=("-m", "service")):
 
 def failed_start(tmp_path, *flags):
     """Exit status and the one line of a start that must fail."""
-    ended = subprocess.run(
-        command(tmp_path, *flags), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
-    )
+    ended = run_forked(command(tmp_path, *flags), cwd=ROOT, env=ENVIRONMENT, timeout_s=120)
     assert ended.stdout == ""
     [line] = ended.stderr.splitlines()
     return ended.returncode, line
@@ -64,14 +63,8 @@ def running(tmp_path, *flags, program=("-m", "service")):
     """The port of a service and the file its stderr goes to."""
     log = tmp_path / "stderr"
     with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            command(tmp_path, *flags, program=program),
-            cwd=ROOT,
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        )
+        started = command(tmp_path, *flags, program=program)
+        process = Forked(started, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=stderr)
     try:
         line = process.stdout.readline()
         assert line.startswith("listening on "), log.read_text()

@@ -8,7 +8,8 @@ import sys
 import httpx
 import pytest
 
-from tests.e2e.processes import CARTPOLE, ROOT, run_worker, stop
+from tests.e2e.forked import ROOT, Forked
+from tests.e2e.processes import CARTPOLE, run_worker, stop
 
 SHORT = (*CARTPOLE, "--num-envs", 2, "--num-steps", 16, "--minibatch-size", 16, "--update-epochs", 1)
 SERVICE = """
@@ -34,7 +35,7 @@ sys.exit(main())
 def test_training_on_a_service_with_other_numbers_ends_at_the_first_push(tmp_path, error, status):
     code = SERVICE.format(error=error)
     command = [sys.executable, "-c", code, "--weights-dir", str(tmp_path / "weights"), "--exit-with-parent"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = Forked(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         url = process.stdout.readline().split()[-1]
         run = ("--run-dir", tmp_path / "run", "--total-steps", 64, "--service-url", url)

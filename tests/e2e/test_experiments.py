@@ -1,19 +1,16 @@
 """A sweep, its report and a film: real runs of a few hundred steps."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+from tests.e2e.forked import ROOT, run_forked
+from tests.e2e.processes import worker_command
 
 
 def worker(*words, cwd=ROOT):
-    command = [sys.executable, "-m", "worker", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, check=False)
+    return run_forked(worker_command(*words), cwd=cwd, timeout_s=240)
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -27,8 +26,8 @@ from hintwise.prompts import action_prompt
 from hintwise.tokens import TextEncoder
 from service.__main__ import main
 from tests.e2e.connection import ENDLESS
+from tests.e2e.forked import ROOT, Forked
 
-ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("HINTWISE_")}
 ACTIONS = ["push left", "push right"]
 SMALL = {"observations": ["x"], "actions": ACTIONS}
@@ -40,12 +39,12 @@ PATIENCE_S = 60
 class Process:
     """A service of one's own; `stop` must find it healthy to the end."""
 
-    def __init__(self, directory, *flags):
+    def __init__(self, directory, *flags, start=Forked):
         directory.mkdir(exist_ok=True)
         self.weights_dir = directory / "weights"
         self.log = directory / "stderr"
         with self.log.open("wb") as log:
-            self.popen = subprocess.Popen(
+            self.popen = start(
                 [sys.executable, "-m", "service", "--port", "0", "--weights-dir", str(self.weights_dir), *flags],
                 cwd=ROOT,
                 env=ENVIRONMENT,
@@ -81,8 +80,8 @@ class Process:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    """One process for the tests that leave it as they found it."""
-    process = Process(tmp_path_factory.mktemp("service") / "shared")
+    """One process for the tests that leave it as they found it, started as users start it."""
+    process = Process(tmp_path_factory.mktemp("service") / "shared", start=subprocess.Popen)
     yield process
     try:
         process.stop()
@@ -407,7 +406,7 @@ def test_help_names_every_setting_with_its_unit(capsys, monkeypatch):
 
 @pytest.fixture(scope="module")
 def failed_starts(tmp_path_factory, service):
-    """Processes that cannot start, run side by side since each imports torch."""
+    """Processes that cannot start, side by side."""
     directory = tmp_path_factory.mktemp("failed")
     flags = {
         "an open address": ["--host", "0.0.0.0"],  # noqa: S104 (refused)
@@ -416,13 +415,12 @@ def failed_starts(tmp_path_factory, service):
         "a directory in use": ["--weights-dir", str(service.weights_dir)],
     }
     running = {
-        name: subprocess.Popen(
+        name: Forked(
             [sys.executable, "-m", "service", "--weights-dir", str(directory / name), *each],
             cwd=ROOT,
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
         )
         for name, each in flags.items()
     }

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.forked import ROOT, Forked
 from tests.e2e.processes import (
     CARTPOLE,
-    ROOT,
     free_port,
     kill,
     policy_version,
@@ -31,10 +31,8 @@ def metrics(run_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def start_worker(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        worker_command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+def start_worker(*arguments: object) -> Forked:
+    return Forked(worker_command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def wait_until(condition, what: str) -> None:

@@ -1,6 +1,7 @@
 """kill -9 at random moments of pushing: the next service serves the last good version, every time."""
 
 import random
+import signal
 import threading
 import time
 
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load, save
 
 from hintwise.digests import content_digest, sha256_of
-from tests.fault.forked_service import ForkedService
+from tests.e2e.processes import kill, start_service
 
 NUM_KILLS = 30
 SEED = 20_240
@@ -54,24 +55,25 @@ def changed(state, key):
 @pytest.mark.slow
 def test_a_service_killed_while_weights_are_pushed_serves_the_last_good_ones(tmp_path):
     delays, numbers = random.Random(SEED), {}
-    service = ForkedService(tmp_path)
-    original = load(httpx.get(f"{service.url}/weights/1").content)
+    service, url = start_service(tmp_path)
+    original = load(httpx.get(f"{url}/weights/1").content)
     try:
-        served = look(service.url)
+        served = look(url)
         for kill_number in range(NUM_KILLS):
-            pusher = Pusher(service.url, served, original, kill_number)
+            pusher = Pusher(url, served, original, kill_number)
             pusher.start()
             assert pusher.begun.wait(PATIENCE_S)
             time.sleep(delays.uniform(0, MAX_DELAY_S))  # the moment is what the test is about
-            service.kill()
+            kill(service)
+            assert service.returncode == -signal.SIGKILL
             pusher.join(PATIENCE_S)
             assert not pusher.is_alive()
-            service = ForkedService(tmp_path)
-            served = look(service.url)
+            service, url = start_service(tmp_path)
+            served = look(url)
             check(served, pusher, numbers, f"kill {kill_number}, seed {SEED}")
             assert sorted(path.suffix for path in tmp_path.glob("*.part")) == []
     finally:
-        service.kill()
+        kill(service)
     assert served[0] > NUM_KILLS  # there was pushing
 
 

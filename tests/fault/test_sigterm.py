@@ -16,7 +16,7 @@ import time
 import httpx
 import pytest
 
-from tests.e2e.processes import ROOT
+from tests.e2e.forked import ROOT, Forked
 
 NUM_CLIENTS = 8
 BODY = {"observations": ["cart 20 speed 23 pole 15 turn 20"] * 16, "actions": ["push left", "push right"]}
@@ -59,9 +59,8 @@ def test_what_was_accepted_is_answered(tmp_path, fault_runs):
         log = tmp_path / f"log-{run}"
         flags = ["--weights-dir", str(tmp_path / "weights"), "--log-format", "json", "--log-level", "debug"]
         with log.open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "service", *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True
-            )
+            command = [sys.executable, "-m", "service", *flags]
+            process = Forked(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr)
         try:
             url = process.stdout.readline().split()[-1]
             clients = [Client(url, number) for number in range(NUM_CLIENTS)]
