@@ -84,11 +84,11 @@ class Forked:
         for descriptor in theirs:
             os.close(descriptor)
         self._numbers = self._connection.makefile("r")
-        self.pid = int(self._numbers.readline())
+        self.pid = self._told()
 
     def poll(self) -> int | None:
         if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
-            self.returncode = int(self._numbers.readline())
+            self.returncode = self._told()
             self._numbers.close()
             self._connection.close()
         return self.returncode
@@ -118,6 +118,11 @@ class Forked:
             if pipe:
                 pipe.close()
         return said.get(self.stdout, ""), said.get(self.stderr, "")
+
+    def _told(self) -> int:
+        line = self._numbers.readline()
+        assert line, "the fork server has ended; what it printed says why"
+        return int(line)
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
