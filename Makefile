@@ -26,7 +26,7 @@ $(VENV)/models: $(VENV)/installed tests/requirements-models.txt # a real model f
 	@touch $@
 
 train: install ## train CartPole on the embedded model: service and worker as two processes (SEED=1)
-	$(BIN)/python -m worker train --env-id CartPole-v1 --seed $(SEED) --run-dir $(RUN_DIR)
+	$(BIN)/python -m worker train --env-id CartPole-v1 --advantage-floor 0.3 --seed $(SEED) --run-dir $(RUN_DIR)
 
 test: check $(VENV)/models ## lint, types and all tests
 	$(BIN)/pytest --cov --cov-report=term --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 20

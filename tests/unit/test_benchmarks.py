@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks import algorithms, doorkey_stream, repeats, results_file, trunk
+from benchmarks import algorithms, cartpole, doorkey_stream, repeats, results_file, trunk
 from benchmarks.bare_gpt2 import BareGpt2
 from benchmarks.doorkey_stream import RecordedStream, read_streams, write_streams
 from benchmarks.engine_prompts import NUM_PROMPT_TOKENS, check_lengths, prompts_of_60_tokens
@@ -25,6 +26,7 @@ from benchmarks.random_models import model_directory
 from benchmarks.runners import remembering_runner, scored_prompts
 from hintwise.prompts import action_prompt
 
+ROOT = Path(__file__).parents[2]
 TWO_TOKENS = [(5, 6), (7, 8), (7, 9), (10, 6)]  # two of them begin alike
 
 
@@ -215,3 +217,7 @@ def test_results_of_other_seeds_and_conditions_are_kept():
     before = [row("a", 1), row("a", 2), row("b", 1), row("c", 1, steps=50), row("d", 1)]
     now = [row("a", 2, mean_return=1.0), row("c", 2), row("d", 2, episodes=500)]
     assert algorithms.joined(before, now, ("condition",)) == [row("a", 1), row("b", 1), *now]
+
+
+def test_the_benchmark_of_cartpole_trains_what_make_train_trains():
+    assert f"worker train {' '.join(cartpole.TRAIN)} --seed $(SEED)" in (ROOT / "Makefile").read_text()
