@@ -18,7 +18,8 @@ from typing import Any
 
 from benchmarks import results_file
 
-TRAIN = ("--env-id", "CartPole-v1", "--advantage-floor", "0.3")
+FLOOR = 0.3
+TRAIN = ("--env-id", "CartPole-v1", "--advantage-floor", str(FLOOR))
 
 
 def main() -> None:
@@ -37,6 +38,8 @@ def _train(seed: int, run_dir: Path) -> dict[str, Any]:
     if not record_path.exists() or json.loads(record_path.read_text())["status"] != "finished":
         subprocess.run([*command, "--run-dir", str(run_dir), "--resume"], check=True)
     record = json.loads(record_path.read_text())
+    if record["config"].get("advantage_floor") != FLOOR:
+        raise SystemExit(f"{run_dir} was trained with other settings; remove it, or name another --runs")
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return {
         "seed": seed,

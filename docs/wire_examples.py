@@ -149,7 +149,10 @@ def run(example: Example, url: str, directory: Path) -> str:
 def main() -> None:
     from tests.e2e.processes import running_service
 
-    with tempfile.TemporaryDirectory() as directory, running_service(Path(directory) / "weights") as url:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running_service(Path(directory) / "weights", start=subprocess.Popen) as url,
+    ):
         answers = [_shown(run(example, url, Path(directory))) for example in EXAMPLES]
     ANSWERS.write_text(json.dumps(answers, indent=1) + "\n")
 

@@ -39,21 +39,28 @@ PRELOADED = (
 ADDRESS = "FORK_SERVER_OF_TESTS"
 """Environment variable: where a fork finds this process, for what it starts itself."""
 MAX_REQUEST_BYTES = 1_000_000
+REQUEST_TIMEOUT_S = 10
 MAX_DESCRIPTORS = 8
 UNUSED_DESCRIPTOR = 100
 """Beyond those that a fork is asked to have, and those that it was born with."""
 
 
 class Asked:
-    """A command that was asked for, and its process."""
+    """A command that was asked for, and its process.
+
+    Raises:
+        OSError: Whoever asks went away, or takes too long to say what.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(REQUEST_TIMEOUT_S)
         line, descriptors, _, _ = socket.recv_fds(connection, MAX_REQUEST_BYTES, MAX_DESCRIPTORS)
         while not line.endswith(b"\n"):
             more = connection.recv(MAX_REQUEST_BYTES)
             if not more:
                 raise ConnectionError("a test went away in the middle of a command")
             line += more
+        connection.settimeout(None)
         asked = json.loads(line)
         self.command: list[str] = asked["command"]
         self.cwd: str = asked["cwd"]
@@ -85,25 +92,38 @@ class ForkServer:
 
     def serve(self) -> Asked | None:
         """Returns None at the end, and in a fork what it is to run."""
+        try:
+            return self._serve()
+        finally:
+            for pid in self._running:  # of which a fork has none
+                os.kill(pid, signal.SIGTERM)
+
+    def _serve(self) -> Asked | None:
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj == sys.stdin.fileno():
-                    for pid in self._running:
-                        os.kill(pid, signal.SIGTERM)
                     return None
                 if key.fileobj is self._ended:
                     self._reap()
-                elif key.fileobj is not self._listener:  # a test has closed its connection
+                elif key.fileobj is self._listener:
+                    if to_run := self._fork():
+                        return to_run
+                elif key.data.pid in self._running:  # a test has closed its connection
                     self._selector.unregister(key.fileobj)
                     os.kill(key.data.pid, signal.SIGTERM)
-                elif to_run := self._fork():
-                    return to_run
 
     def _fork(self) -> Asked | None:
-        asked = Asked(self._listener.accept()[0])
+        connection, _ = self._listener.accept()
+        try:
+            asked = Asked(connection)
+        except OSError:
+            connection.close()
+            return None
         asked.pid = os.fork()
         if not asked.pid:
+            signal.set_wakeup_fd(-1)
             connections = [other.connection for other in self._running.values()]
+            self._running.clear()
             for inherited in (
                 self._selector,
                 self._listener,
@@ -135,8 +155,8 @@ class ForkServer:
 
 def run(asked: Asked) -> None:
     """Becomes, in a fork, what the command would be."""
-    signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if asked.new_session:
         os.setsid()
     received = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, UNUSED_DESCRIPTOR) for descriptor in asked.descriptors]
@@ -183,6 +203,7 @@ def _load_a_model() -> None:
 
 def main() -> None:
     """`python -m tests.e2e.fork_server DESCRIPTOR`, that of a socket that listens."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests; this process ends with them
     listener = socket.socket(fileno=int(sys.argv[1]))
     for module in PRELOADED:
         with suppress(ImportError):  # an extra that is not installed

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -21,6 +22,9 @@ from typing import IO
 from tests.e2e.fork_server import ADDRESS
 
 ROOT = Path(__file__).parents[2]
+ENVIRON = dict(os.environ)
+"""As it was before any test changed it."""
+END_TIMEOUT_S = 60
 
 
 @cache
@@ -35,12 +39,21 @@ def _address() -> str:
         listener.listen()
         command = [sys.executable, "-m", "tests.e2e.fork_server", str(listener.fileno())]
         server = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[listener.fileno()]
+            command,
+            cwd=ROOT,
+            env=ENVIRON,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
         )
 
     def close() -> None:
         server.stdin.close()
-        server.wait(60)
+        try:
+            server.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
         directory.cleanup()
 
     atexit.register(close)
@@ -48,7 +61,11 @@ def _address() -> str:
 
 
 class Forked:
-    """A process of its own, by pid; what tests use of `subprocess.Popen`, and what the worker does."""
+    """A process of its own, by pid; what tests use of `subprocess.Popen`, and what the worker does.
+
+    Its parent is the fork server, which gave it its hash seed and has printed what imports print. What is about these,
+    or about the memory of a process, starts a process of its own; so does one test of each kind.
+    """
 
     def __init__(
         self,
@@ -121,11 +138,14 @@ class Forked:
 
     def _told(self) -> int:
         line = self._numbers.readline()
-        assert line, "the fork server has ended; what it printed says why"
+        if not line:
+            raise ConnectionError("the fork server has ended; what it printed says why")
         return int(line)
 
     def send_signal(self, number: int) -> None:
-        if self.poll() is None:
+        with suppress(ConnectionError):
+            self.poll()
+        if self.returncode is None:
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
@@ -133,20 +153,6 @@ class Forked:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
-
-
-def run_forked(
-    command: list[str], *, cwd: str | Path, env: dict[str, str] | None = None, timeout_s: float
-) -> subprocess.CompletedProcess[str]:
-    """`subprocess.run` with both outputs captured."""
-    process = Forked(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        out, err = process.communicate(timeout_s)
-    except BaseException:
-        process.kill()
-        process.wait(10)
-        raise
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def _output(asked: int | IO | None, standard: int, theirs: list[int], *, text: bool) -> IO | None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.forked import ROOT, Forked, run_forked
+from tests.e2e.forked import ROOT, Forked
 
-START_TIMEOUT_S = 120
+Process = Forked | subprocess.Popen
 FEW = ("--eval-episodes", 8)
 """For runs whose evaluation says nothing."""
 CARTPOLE = ("--env-id", "CartPole-v1", *FEW)
@@ -26,26 +26,26 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_service(weights_dir: Path, *arguments: str) -> tuple[Forked, str]:
+def start_service(weights_dir: Path, *arguments: str, start: type[Process] = Forked) -> tuple[Process, str]:
     """A service that listens, and its address."""
     command = [sys.executable, "-m", "service", "--weights-dir", str(weights_dir), "--exit-with-parent", *arguments]
-    process = Forked(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = start(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     line = process.stdout.readline()  # empty, not endless, when the process dies
     assert line.startswith("listening on "), f"the service did not start: {line!r}, status {process.poll()}"
     return process, line.removeprefix("listening on ").strip()
 
 
 @contextmanager
-def running_service(weights_dir: Path, *arguments: str) -> Iterator[str]:
+def running_service(weights_dir: Path, *arguments: str, start: type[Process] = Forked) -> Iterator[str]:
     """The address of a service that stops at the end of the block."""
-    process, url = start_service(weights_dir, *arguments)
+    process, url = start_service(weights_dir, *arguments, start=start)
     try:
         yield url
     finally:
         stop(process)
 
 
-def stop(process: Forked | subprocess.Popen[str]) -> None:
+def stop(process: Process) -> None:
     process.terminate()
     try:
         process.wait(timeout=60)
@@ -55,14 +55,14 @@ def stop(process: Forked | subprocess.Popen[str]) -> None:
     _close_pipes(process)
 
 
-def kill(process: Forked | subprocess.Popen[str]) -> None:
+def kill(process: Process) -> None:
     """kill -9, and nothing left behind."""
     process.kill()
     process.wait(timeout=30)
     _close_pipes(process)
 
 
-def _close_pipes(process: Forked | subprocess.Popen[str]) -> None:
+def _close_pipes(process: Process) -> None:
     for pipe in (process.stdout, process.stderr):
         if pipe:
             pipe.close()
@@ -72,9 +72,29 @@ def worker_command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "worker", *map(str, arguments)]
 
 
-def run_worker(*arguments: object, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+def run(
+    command: list[str],
+    *,
+    cwd: Path = ROOT,
+    env: dict[str, str] | None = None,
+    timeout_s: float = 240,
+    start: type[Process] = Forked,
+) -> subprocess.CompletedProcess[str]:
+    """What a command said when it ended."""
+    process = start(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except BaseException:
+        kill(process)
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def run_worker(
+    *arguments: object, timeout_s: float = 240, start: type[Process] = Forked
+) -> subprocess.CompletedProcess[str]:
     """What the worker said when it ended."""
-    return run_forked(worker_command(*arguments), cwd=ROOT, timeout_s=timeout_s)
+    return run(worker_command(*arguments), timeout_s=timeout_s, start=start)
 
 
 def policy_version(url: str) -> int:

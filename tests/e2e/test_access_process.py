@@ -13,8 +13,8 @@ import pytest
 
 from service.access_tokens import digest_of
 from service.new_token import new_token
-from tests.e2e.forked import ROOT, Forked, run_forked
-from tests.e2e.processes import CARTPOLE, run_worker, stop
+from tests.e2e.forked import ROOT, Forked
+from tests.e2e.processes import CARTPOLE, run, run_worker, stop
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("HINTWISE_")}
 SHORT = (*CARTPOLE, "--num-envs", 4, "--num-steps", 32, "--minibatch-size", 64, "--total-steps", 128)
@@ -52,7 +52,7 @@ def command(tmp_path, *flags, program=("-m", "service")):
 
 def failed_start(tmp_path, *flags):
     """Exit status and the one line of a start that must fail."""
-    ended = run_forked(command(tmp_path, *flags), cwd=ROOT, env=ENVIRONMENT, timeout_s=120)
+    ended = run(command(tmp_path, *flags), env=ENVIRONMENT, timeout_s=120, start=subprocess.Popen)
     assert ended.stdout == ""
     [line] = ended.stderr.splitlines()
     return ended.returncode, line

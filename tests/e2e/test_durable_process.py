@@ -1,6 +1,7 @@
 """kill -9 right after a push was answered, flushed or not; and memory that fifty pushes do not add to."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def test_a_version_that_was_answered_survives_kill_9(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the memory of a process on Linux alone")
 def test_memory_is_flat_over_many_swaps(tmp_path):
-    process, url = start_service(tmp_path)
+    process, url = start_service(tmp_path, start=subprocess.Popen)  # a fork begins with memory to spare
     try:
         with Client(url) as client:
             original = client.download_weights(1)

@@ -5,12 +5,11 @@ import json
 import pytest
 from PIL import Image
 
-from tests.e2e.forked import ROOT, run_forked
-from tests.e2e.processes import worker_command
+from tests.e2e.processes import ROOT, run, worker_command
 
 
 def worker(*words, cwd=ROOT):
-    return run_forked(worker_command(*words), cwd=cwd, timeout_s=240)
+    return run(worker_command(*words), cwd=cwd)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.forked import ROOT, Forked
 from tests.e2e.processes import (
     CARTPOLE,
+    Process,
     free_port,
     kill,
     policy_version,
@@ -31,8 +32,9 @@ def metrics(run_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def start_worker(*arguments: object) -> Forked:
-    return Forked(worker_command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def start_worker(*arguments: object, start: type[Process] = Forked) -> Process:
+    command = worker_command(*arguments)
+    return start(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def wait_until(condition, what: str) -> None:
@@ -45,9 +47,10 @@ def wait_until(condition, what: str) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A short run with a service of its own."""
+    """A short run with a service of its own, started as users start it: it shares no hash seed with forks."""
     run_dir = tmp_path_factory.mktemp("trained") / "run"
-    ended = run_worker("train", *SHORT, "--total-steps", 1024, "--run-dir", run_dir, "--seed", 3)
+    arguments = ("train", *SHORT, "--total-steps", 1024, "--run-dir", run_dir, "--seed", 3)
+    ended = run_worker(*arguments, start=subprocess.Popen)
     assert ended.returncode == 0, ended.stderr
     return run_dir, ended
 
@@ -147,7 +150,8 @@ def test_training_survives_a_service_that_is_killed_and_started_again(tmp_path, 
 def test_a_stopped_worker_resumes_to_the_same_total(tmp_path, name):
     run_dir = tmp_path / "run"
     arguments = ("train", *SHORT, "--total-steps", 2048, "--run-dir", run_dir, "--checkpoint-every", 2)
-    worker = start_worker(*arguments)
+    start = subprocess.Popen if name == signal.SIGKILL else Forked  # a fork server would end its service, too
+    worker = start_worker(*arguments, start=start)
     try:
         wait_until(lambda: list(run_dir.glob("checkpoints/step-*/state.json")), "a checkpoint")
         worker.send_signal(name)
@@ -185,7 +189,8 @@ def test_a_run_that_collects_ahead_is_the_same_run_when_it_was_stopped(tmp_path)
 
 def test_a_worker_facing_no_service_ends_with_one_clear_line(tmp_path):
     url = f"http://127.0.0.1:{free_port()}"
-    ended = run_worker("train", *SHORT, "--run-dir", tmp_path / "run", "--service-url", url, timeout_s=60)
+    arguments = ("train", *SHORT, "--run-dir", tmp_path / "run", "--service-url", url)
+    ended = run_worker(*arguments, timeout_s=60, start=subprocess.Popen)
     assert ended.returncode != 0
     lines = ended.stderr.strip().splitlines()
     assert url in lines[-1]

@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=300)
     seconds = parser.parse_args().seconds
     with tempfile.TemporaryDirectory() as directory:
-        process, url = start_service(Path(directory) / "weights")
+        process, url = start_service(Path(directory) / "weights", start=subprocess.Popen)
         try:
             status = _fuzz(url, seconds)
             ready = httpx.get(f"{url}/readyz", timeout=10).status_code == httpx.codes.OK

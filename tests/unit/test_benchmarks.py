@@ -5,6 +5,7 @@ import math
 import random
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -221,3 +222,5 @@ def test_results_of_other_seeds_and_conditions_are_kept():
 
 def test_the_benchmark_of_cartpole_trains_what_make_train_trains():
     assert f"worker train {' '.join(cartpole.TRAIN)} --seed $(SEED)" in (ROOT / "Makefile").read_text()
+    experiment = tomllib.loads((ROOT / "experiments" / "cartpole.toml").read_text())
+    assert experiment["conditions"]["ppo"]["advantage_floor"] == cartpole.FLOOR

@@ -110,7 +110,7 @@ class PPOHyperparameters(EpochHyperparameters, ActorCriticHyperparameters):
     advantage_floor: NotNegative = Field(
         0.0,
         description="Least standard deviation that advantages are divided by, in units of the value scale. Where "
-        "rewards are rare it keeps the noise of rollouts without any from counting as much as a success.",
+        "rewards are rare, or failures, it keeps the noise of rollouts without any from counting as much.",
     )
     distill_coef: NotNegative = Field(
         1.0,
