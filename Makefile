@@ -29,7 +29,8 @@ train: install ## train CartPole on the embedded model: service and worker as tw
 	$(BIN)/python -m worker train --env-id CartPole-v1 --advantage-floor 0.3 --seed $(SEED) --run-dir $(RUN_DIR)
 
 test: check $(VENV)/models ## lint, types and all tests
-	$(BIN)/pytest --cov --cov-report=term --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 20
+	$(BIN)/python -m slipcover --json --out .coverage.json -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 20
+	$(BIN)/python -m slipcover --merge .coverage.json --out .coverage.json --fail-under 90 # by itself: before, it would miss what the processes covered
 
 fuzz: install ## send the running service whatever its OpenAPI document allows and forbids (FUZZ_S=300)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
