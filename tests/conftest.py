@@ -8,12 +8,15 @@ from functools import cache
 from pathlib import Path
 from textwrap import dedent
 
+import hypothesis
 import pytest
 import torch
 
 from hintwise import describers
 from hintwise.language_model import LanguageModel, load_language_model
 
+hypothesis.settings.register_profile("hintwise", deadline=None)  # how long anything takes is no test's business
+hypothesis.settings.load_profile("hintwise")
 torch.set_num_threads(1)  # the machine's other core belongs to the other process of a test
 
 

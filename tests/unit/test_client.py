@@ -327,7 +327,7 @@ OBSERVATIONS = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(OBSERVATIONS, max_size=4))
 def test_a_body_is_strict_json_or_refused(observations):
     try:

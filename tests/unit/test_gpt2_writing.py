@@ -64,7 +64,7 @@ prompts = st.tuples(
 choices = st.dictionaries(st.integers(0, 5), st.lists(st.integers(0, 5), min_size=1, max_size=7), max_size=3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(prompts=prompts, choices=choices, longest_first=st.booleans(), max_tokens=st.sampled_from([None, 1, 30]))
 def test_every_step_gives_the_logits_that_transformers_gives(model, prompts, choices, longest_first, max_tokens):
     class Limited(GPT2Writing):

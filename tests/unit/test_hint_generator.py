@@ -109,7 +109,7 @@ requests = st.builds(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(wanted=st.lists(requests, min_size=1, max_size=12), stop_ids=st.frozensets(st.integers(0, 587), max_size=200))
 def test_a_hint_is_the_same_alone_and_with_any_others(embedded, wanted, stop_ids):
     """Alone nothing is shared; frequent stops make lines leave at any step."""
@@ -122,7 +122,7 @@ def test_a_hint_is_the_same_alone_and_with_any_others(embedded, wanted, stop_ids
         assert hint.log_prob == pytest.approx(recomputed_log_prob(embedded, request, hint), abs=1e-3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     wanted=st.lists(st.tuples(requests, st.integers(0, 2)), min_size=1, max_size=10),
     leaves=st.lists(st.integers(0, 12) | st.none(), min_size=3, max_size=3),

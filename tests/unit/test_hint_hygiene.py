@@ -92,7 +92,7 @@ pieces = st.lists(
 ).map(lambda parts: [piece for part in parts for piece in part])
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(pieces)
 def test_what_is_sure_is_never_taken_back(written):
     """A reader may have heard it. (What is sure may say nothing yet: the generator waits until it does.)"""
@@ -100,7 +100,7 @@ def test_what_is_sure_is_never_taken_back(written):
     assert max(sure, default=0) <= len(written if hint is None else hint)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(pieces)
 def test_no_hint_has_what_is_no_part_of_one(written):
     hint, _ = watched(written)

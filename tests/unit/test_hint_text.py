@@ -50,7 +50,7 @@ class Counting:
         return getattr(self.tokenizer, name)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_the_pieces_together_are_the_text(tokenizer, data):
     """Tokens at random, and texts whose characters are cut into bytes: the embedded tokenizer has few words."""
@@ -63,7 +63,7 @@ def test_the_pieces_together_are_the_text(tokenizer, data):
     assert "".join(given).encode() == b"".join(piece.encode() for piece in given)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_the_pieces_together_are_the_text_where_characters_fall_back_to_bytes(with_byte_fallback, data):
     """A run of bytes is decoded as a whole, so that none of it is sure before it ends."""

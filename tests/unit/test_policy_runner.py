@@ -71,7 +71,7 @@ def rows_run(runner, monkeypatch):
 
 
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=12), min_size=1, max_size=5), st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_answers_and_draws_are_those_of_a_service_that_remembers_nothing(plain, remembering, stream, seed):
     for numbers in stream:
         decisions = []

@@ -63,7 +63,7 @@ def one_by_one(policy, prompts, **options):
 
 
 @given(questions)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_prompt_is_scored_as_if_alone(policy, encoder, asked):
     prompts = scored(policy, encoder, asked)
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_every_prompt_is_scored_as_if_alone(policy, encoder, asked):
 
 
 @given(questions, st.integers(0, 2**31))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_gradients_are_the_sum_over_all_who_ask(policy, encoder, asked, seed):
     """With deduplication and prefix sharing and without; in double precision, where 1e-6 is no matter of rounding."""
     policy = copy.deepcopy(policy).double()

@@ -23,7 +23,7 @@ def drawn_with_every_number(log_probs, how):
     return (log_probs + torch.from_numpy(how.temperatures)[:, None] * noise).argmax(dim=-1, keepdim=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     temperatures=st.lists(st.sampled_from([0, 1e-3, 0.3, 0.7, 1.0, 3.0, 100.0]), min_size=1, max_size=6),
     spread=st.sampled_from([0.0, 1.0, 5.0, 30.0]),

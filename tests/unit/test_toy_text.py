@@ -170,7 +170,7 @@ def test_an_id_stands_for_its_default_map(env_id, map_name):
 
 
 @given(boards)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_lakes_text_tells_place_and_sides_of_its_own_map(board):
     env, board = lake(board)
     describer, texts = describer_for(env), []
@@ -186,7 +186,7 @@ def test_a_lakes_text_tells_place_and_sides_of_its_own_map(board):
 
 
 @given(boards)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_goal_is_the_nearest_one(board):
     env, board = lake(board)
     goals = [(i, j) for i, row in enumerate(board) for j, letter in enumerate(row) if letter == "G"]
@@ -205,7 +205,7 @@ def test_the_goal_is_the_nearest_one(board):
 
 
 @given(solvable_boards, st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_states_with_other_best_actions_read_otherwise(board, is_slippery):
     env, _ = lake(board, is_slippery=is_slippery)
     best = best_actions(env.unwrapped.P)
@@ -232,7 +232,7 @@ def best_actions(transitions, gamma=0.95, sweeps=100):
 
 
 @given(boards, st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_text_is_a_function_of_map_and_place_alone(board, seed):
     """Whatever has happened, and however slippery the ice is, the same place reads the same."""
     played, board = lake(board, is_slippery=True)

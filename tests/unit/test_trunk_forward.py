@@ -88,7 +88,7 @@ items = st.lists(st.tuples(st.lists(token, min_size=1, max_size=9).map(tuple), p
 
 
 @given(items=items, prefix=st.lists(token, max_size=5).map(tuple))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_hidden_states_are_those_of_each_path_alone(pair, items, prefix):
     model, forward = pair
     prefix = prefix if forward.takes_prefix else ()
