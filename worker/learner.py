@@ -271,6 +271,7 @@ class Learner:
             mean_length=mean([episode.length for episode in self.recent]),
             mean_shaping=float(rollout.shaping.mean()),
             guidance_trust=rollout.trust,
+            hint_share=rollout.hint_share,
             stale_transitions=rollout.num_stale,
             staleness=rollout.staleness,
             metrics=metrics,

@@ -127,7 +127,7 @@ def _store(rollout: Rollout, s: int, asked: Asked, outcome: VectorStep, worth: W
     if worth:
         rollout.values[s] = [worth.of(result) for result in asked.results]
     rollout.rewards[s] = outcome.rewards
-    rollout.trust = outcome.trust
+    rollout.trust, rollout.hint_share = outcome.trust, outcome.hint_share
     if outcome.shaping is not None:
         rollout.shaping[s] = outcome.shaping
     rollout.terminated[s] = outcome.terminated

@@ -43,6 +43,7 @@ def rollout_of(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Roll
             hinted_prompts=list(values["hinted_prompts"]),
             bare_prompts=list(values["bare_prompts"]),
             trust=float(values["trust"]),
+            hint_share=float(values.get("hint_share", 0.0)),  # was not there at first
             distill_share=float(values["distill_share"]),
             staleness=int(values["staleness"]),
         )

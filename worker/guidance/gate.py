@@ -1,4 +1,4 @@
-"""How far guidance is trusted, 0 to 1: what its reward and its lessons are multiplied by.
+"""How far guidance is trusted, 0 to 1: what its reward and its lessons are multiplied by; and how often it is heard.
 
 Where some episodes show their hints and others, drawn by chance, do not, the two are compared, as in a randomised
 trial of the hints (`Trial`). Where none or all show them, what following them earned has to foretell what the
@@ -18,6 +18,8 @@ from worker.guidance.settings import GuidanceSettings
 
 NUM_EPISODES = 64
 """That are looked back on, of each kind."""
+MAX_T = 1e6
+"""Of a difference without any spread; a checkpoint keeps finite numbers."""
 
 
 class GuidedEpisode(NamedTuple):
@@ -29,12 +31,19 @@ class GuidedEpisode(NamedTuple):
 
 
 GateState: TypeAlias = tuple[float, list[GuidedEpisode]]
+"""What a gate goes by, and the episodes that it looks back on."""
 
 
 class Gate(Protocol):
     """Says how far guidance is trusted."""
 
-    value: float
+    @property
+    def value(self) -> float:
+        """How far, 0 to 1."""
+
+    @property
+    def shows(self) -> float:
+        """Of the episodes that may show their hints, the share that does; above 0, or nobody could think again."""
 
     def note(self, episode: GuidedEpisode) -> None:
         """Notes an episode that ended."""
@@ -45,7 +54,7 @@ class Gate(Protocol):
     def state(self) -> GateState:
         """Returns what `restore` takes."""
 
-    def restore(self, value: float, episodes: Iterable[GuidedEpisode]) -> None:
+    def restore(self, number: float, episodes: Iterable[GuidedEpisode]) -> None:
         """Goes on where `state` was taken."""
 
 
@@ -54,20 +63,33 @@ class Trial:
 
         t      = (mean return with - mean return without) / sqrt(var_with / n_with + var_without / n_without)
         trust  = t / 2, within 0 and 1
+        shows  = t + 2, within 1/8 and 1
 
     of the last episodes of each kind, and those that go on with what they have earned so far: a success ends an episode
     early, and without them the first to end would speak for all. Nothing is trusted before it has helped: without a
     difference, where all fail for instance, trust is 0. It falls again as the policy learns to do without.
+    Where hints do harm, beyond what chance does to one in six, fewer and fewer episodes are spent on them, but always
+    some: hints may come right.
 
     Source: Welch 1947, The generalization of Student's problem, for t.
     """
 
     FULL_T = 2.0
+    FULL_SHOWING_T = -1.0
+    FEWEST_SHOWN = 0.125
     FEWEST_EPISODES = 3  # of each kind
 
     def __init__(self) -> None:
-        self.value = 0.0
+        self._t = 0.0
         self._ended = {shown: deque[GuidedEpisode](maxlen=NUM_EPISODES) for shown in (True, False)}
+
+    @property
+    def value(self) -> float:
+        return min(max(self._t / self.FULL_T, 0.0), 1.0)
+
+    @property
+    def shows(self) -> float:
+        return min(max(1 + self._t - self.FULL_SHOWING_T, self.FEWEST_SHOWN), 1.0)
 
     def note(self, episode: GuidedEpisode) -> None:
         self._ended[episode.shown].append(episode)
@@ -82,13 +104,13 @@ class Trial:
             return
         gained = float(shown.mean() - hidden.mean())
         error = math.sqrt(shown.var(ddof=1) / len(shown) + hidden.var(ddof=1) / len(hidden))
-        self.value = min(max(gained / error / self.FULL_T, 0.0), 1.0) if error else float(gained > 0)
+        self._t = gained / error if error else math.copysign(MAX_T, gained) if gained else 0.0
 
     def state(self) -> GateState:
-        return self.value, [*self._ended[True], *self._ended[False]]
+        return self._t, [*self._ended[True], *self._ended[False]]
 
-    def restore(self, value: float, episodes: Iterable[GuidedEpisode]) -> None:
-        self.value = value
+    def restore(self, number: float, episodes: Iterable[GuidedEpisode]) -> None:
+        self._t = number
         for episode in episodes:
             self.note(episode)
 
@@ -107,6 +129,7 @@ class Forecast:
     FEWEST_EPISODES = 20
     MIN_T = 1.0
     STEP = 0.1
+    shows = 1.0
 
     def __init__(self) -> None:
         self.value = 1.0
@@ -124,8 +147,8 @@ class Forecast:
     def state(self) -> GateState:
         return self.value, list(self._ended)
 
-    def restore(self, value: float, episodes: Iterable[GuidedEpisode]) -> None:
-        self.value = value
+    def restore(self, number: float, episodes: Iterable[GuidedEpisode]) -> None:
+        self.value = number
         self._ended.extend(episodes)
 
     def _foretells(self) -> bool | None:
@@ -144,6 +167,8 @@ class Forecast:
 class Open:
     """Trusts guidance, whatever comes of it."""
 
+    shows = 1.0
+
     def __init__(self) -> None:
         self.value = 1.0
 
@@ -156,8 +181,8 @@ class Open:
     def state(self) -> GateState:
         return self.value, []
 
-    def restore(self, value: float, episodes: Iterable[GuidedEpisode]) -> None:
-        self.value = value
+    def restore(self, number: float, episodes: Iterable[GuidedEpisode]) -> None:
+        self.value = number
 
 
 def gate_of(settings: GuidanceSettings) -> Gate:

@@ -96,8 +96,8 @@ class GuidedEnvs:
                 self._take_back(i, episode.guidance)
             self._returns[i] = episode.episode_return
         if episodes[0].guidance is not None:
-            value, ended = episodes[0].guidance.gate
-            self._gate.restore(value, [GuidedEpisode(*each) for each in ended])
+            number, ended = episodes[0].guidance.gate
+            self._gate.restore(number, [GuidedEpisode(*each) for each in ended])
 
     def close(self) -> None:
         self._envs.close()
@@ -124,6 +124,7 @@ class GuidedEnvs:
             finished=finished,
             shaping=shaping,
             trust=self._gate.value,
+            hint_share=self._hint_share,
         )
 
     def _pay(self, moves: Mapping[int, Move]) -> Floats:
@@ -153,10 +154,7 @@ class GuidedEnvs:
         """Draws which of the episodes that begin have wrong hints, and whose hints are not shown."""
         for i in began:
             self._episodes[i] += 1
-            hidden = not self._settings.shows_hints
-            self._dropped[i] = hidden or hint_is_dropped(
-                self._run_seed, i, self._episodes[i], probability=self._settings.hint_dropout
-            )
+            self._dropped[i] = hint_is_dropped(self._run_seed, i, self._episodes[i], probability=1 - self._hint_share)
             self._hints.wrong[i] = self._is_wrong(i)
 
     def _settle(self, began: Sequence[int]) -> None:
@@ -167,6 +165,12 @@ class GuidedEnvs:
         states = self.states
         if self._earnings and began:
             self._earnings.begin({i: states[i] for i in began})
+
+    @property
+    def _hint_share(self) -> float:
+        """Of the episodes that begin now, the share that shows its hints to the policy."""
+        settings = self._settings
+        return (1 - settings.hint_dropout) * self._gate.shows if settings.shows_hints else 0.0
 
     def _progress(self) -> float:
         """Returns the share of the run that has passed."""

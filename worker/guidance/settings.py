@@ -71,8 +71,9 @@ class GuidanceSettings(BaseModel):
     )
     guidance_gate: bool = Field(
         True,
-        description="Trust guidance as far as episodes that show hints come to more than those that do not; where none "
-        "or all do, less while what its reward pays does not foretell the environment's own return.",
+        description="Trust guidance as far as episodes that show hints come to more than those that do not, and show "
+        "fewer where they come to less; where none or all show them, trust it less while what its reward pays does not "
+        "foretell the environment's own return.",
     )
     guidance_fraction: float = Field(
         1.0,

@@ -72,9 +72,23 @@ def test_hints_that_never_fail_are_trusted_where_all_else_does():
     assert tried([1.0] * 3, [0.0] * 3).value == 1.0
 
 
+@pytest.mark.parametrize(("t", "shows"), [(3.0, 1.0), (-0.5, 1.0), (-1.5, 0.5), (-4.0, 0.125)])
+def test_hints_that_do_harm_are_shown_less_often_but_always_some(t, shows):
+    hidden = np.array(around(0.5))
+    gate = tried(hidden + t * np.sqrt(2 * np.var(hidden, ddof=1) / 40), hidden)  # of the same spread
+    assert gate.shows == pytest.approx(shows)
+
+
+def test_hints_that_always_fail_are_shown_less_often_where_all_else_succeeds():
+    gate = tried([0.0] * 3, [1.0] * 3)
+    assert (gate.value, gate.shows) == (0.0, 0.125)
+    assert np.isfinite(gate.state()[0])  # a checkpoint holds it
+
+
 def test_few_episodes_settle_nothing():
     assert tried([1.0] * 2, [0.0] * 40).value == 0.0
     assert tried([1.0] * 40, [0.0] * 2).value == 0.0
+    assert tried([0.0] * 2, [1.0] * 40).shows == 1.0
 
 
 def test_episodes_that_go_on_count_for_what_they_earned_so_far():
@@ -94,7 +108,7 @@ def test_a_trial_goes_on_where_it_was():
     straight = tried(around(0.53), around(0.5, seed=2))
     resumed = Trial()
     resumed.restore(*straight.state())
-    assert resumed.state() == straight.state()
+    assert (resumed.state(), resumed.value, resumed.shows) == (straight.state(), straight.value, straight.shows)
     for gate in (straight, resumed):
         gate.note(GuidedEpisode(True, 0.0, 5.0))
         gate.look([])

@@ -288,6 +288,19 @@ def test_hints_are_trusted_as_far_as_those_who_see_them_do_better(does_well, tru
     assert all(end.hinted == was_shown for end, was_shown in ended)
 
 
+@pytest.mark.parametrize(("gate", "fewest", "most"), [(True, 0.02, 0.2), (False, 0.4, 0.6)])
+def test_hints_that_do_harm_are_shown_in_fewer_episodes(gate, fewest, most):
+    settings = {"max_episode_steps": 500, "total_steps": 10**9, "hint_dropout": 0.5}
+    envs = guided(earned=Earned(), guidance_gate=gate, **settings)
+    shown_at_end = []
+    for step in range(1_000):
+        shown = [state.hint is not None for state in envs.states]
+        outcome = envs.step([0 if is_shown else step % 2 for is_shown in shown])  # who sees hints falls at once
+        shown_at_end += [end.hinted for end in outcome.finished if step >= 200]
+    assert fewest < np.mean(shown_at_end) < most
+    assert outcome.hint_share == (0.0625 if gate else 0.5)
+
+
 class FirstPays(Earned):
     """Pays for the first step of an episode alone: the longer an episode, the less of it per step."""
 
@@ -364,7 +377,7 @@ def test_guided_environments_go_on_exactly():
         assert resumed.states == straight.states
         ours, theirs = resumed.step(each), straight.step(each)
         assert np.array_equal(ours.shaping, theirs.shaping)
-        assert ours.trust == theirs.trust
+        assert (ours.trust, ours.hint_share) == (theirs.trust, theirs.hint_share)
         trusted.append(ours.trust)
     assert 0 < np.mean(trusted) < 1
 
@@ -424,6 +437,7 @@ def test_the_policy_learns_from_the_prompts_that_it_acted_on(config, service):
     assert report.mean_shaping == pytest.approx(rollout.shaping.mean())
     assert report.mean_shaping < 0
     assert report.guidance_trust == 1.0
+    assert report.hint_share == 1 - config.hint_dropout
     np.testing.assert_allclose(rollout.rewards - rollout.shaping, 1.0)
     assert report.metrics.first_ratio_error < 1e-4
 

@@ -20,7 +20,8 @@ def report(**changed):
     )  # fmt: skip
     numbers = {
         "update": 2, "step": 2_048, "policy_version": 3, "learning_rate": 1e-3, "mean_return": 41.26,
-        "mean_length": 41.26, "mean_shaping": 0.0, "guidance_trust": 1.0, "stale_transitions": 0, "staleness": 0,
+        "mean_length": 41.26, "mean_shaping": 0.0, "guidance_trust": 1.0, "hint_share": 0.5, "stale_transitions": 0,
+        "staleness": 0,
         "metrics": metrics,
         "spent_s": SPENT_S, "update_s": 4.0, "steps_per_s": 256.0, "episodes": [],
     }  # fmt: skip
