@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self, TypedDict
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeAlias, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
@@ -23,6 +23,7 @@ from worker.guidance.settings import GuidanceSettings, HintEvery
 from worker.lora_settings import LoraSettings
 from worker.seeds import FIRST_EVALUATION_SEED, FIRST_VALIDATION_SEED, NUM_TRAINING_SEEDS
 
+EvalMode: TypeAlias = Literal["greedy", "sample"]
 POSITIONAL = {"positional": True}
 NUM_KEPT = 5
 """Checkpoints, unless said."""
@@ -34,6 +35,7 @@ CHANGEABLE = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "eval_episodes",
+        "eval_mode",
         "service_url",
         "service_timeout_s",
         "model",  # the checkpoint's own architecture and tokenizer are compared instead
@@ -149,6 +151,11 @@ class RunSettings(BaseModel):
         le=10_000,
         description="Fresh episodes that the run is judged by in the end, and once more with hints where it is shown "
         "any; half as many others choose its checkpoint.",
+    )
+    eval_mode: EvalMode = Field(
+        "greedy",
+        description="How those episodes, and those that choose a checkpoint, are played: `greedy` takes the likeliest "
+        "action, `sample` draws it, as training does.",
     )
     checkpoint_every: int = Field(10, ge=1, description="Updates between two checkpoints.")
     keep_checkpoints: int = Field(

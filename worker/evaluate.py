@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hintwise.client import Client
 from worker.buffers import Behaviour
-from worker.config import EvaluateConfig
+from worker.config import EvalMode, EvaluateConfig
 from worker.connection import Connect, connect
 from worker.errors import WorkerError
 from worker.guidance.hints import Hints, service_hints
@@ -27,7 +27,6 @@ from worker.served_policy import ServedPolicy
 from worker.served_run import judged_checkpoint, say, serving
 from worker.text_env import NO_ARGUMENTS, State, TextEnv
 
-Mode = Literal["greedy", "sample"]
 NUM_ENVS = 64
 
 
@@ -41,7 +40,7 @@ class Evaluation:
     success_rate: float | None  # share that succeeded, as `TextEnv.is_success` says; None where nobody knows
     episodes: int
     seed: int  # of the first episode
-    mode: Mode
+    mode: EvalMode
     env_id: str
     env_kwargs: dict[str, Any]
     memory: int
@@ -99,7 +98,7 @@ def play_episodes(
     memory: int = 0,
     num_episodes: int = 100,
     first_seed: int = FIRST_EVALUATION_SEED,
-    mode: Mode = "greedy",
+    mode: EvalMode = "greedy",
     num_envs: int = NUM_ENVS,
     hint_every: HintEvery | None = None,
     before_step: Callable[[], None] = lambda: None,
@@ -153,7 +152,7 @@ def _play_all(
     hints: Hints | None,
     num_episodes: int,
     first_seed: int,
-    mode: Mode,
+    mode: EvalMode,
     before_step: Callable[[], None],
 ) -> NDArray[np.float64]:
     """Returns the return of each episode; a player whose episode ended takes the next one that waits."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from worker.checkpoint import kept_checkpoints, load_checkpoint
+from worker.config import EvalMode
 from worker.evaluate import play_episodes
 from worker.seeds import FIRST_VALIDATION_SEED
 from worker.served_policy import ServedPolicy
@@ -21,7 +22,7 @@ from worker.text_env import NO_ARGUMENTS
 
 class Choice(NamedTuple):
     directory: Path
-    mean_return: float  # of the validation episodes, greedy
+    mean_return: float  # of the validation episodes
 
 
 def choose_checkpoint(
@@ -32,6 +33,7 @@ def choose_checkpoint(
     env_kwargs: Mapping[str, Any] = NO_ARGUMENTS,
     memory: int = 0,
     num_episodes: int = 50,
+    mode: EvalMode = "greedy",
     say: Callable[[str], None],
     before_step: Callable[[], None] = lambda: None,
 ) -> Choice:
@@ -44,6 +46,7 @@ def choose_checkpoint(
         env_kwargs: Arguments it is made with.
         memory: Observations of the episode that each text remembers.
         num_episodes: Validation episodes that each checkpoint plays.
+        mode: How actions are chosen.
         say: Told each checkpoint's return.
         before_step: Called before every step; what it raises ends the choice.
     """
@@ -57,6 +60,7 @@ def choose_checkpoint(
             memory=memory,
             num_episodes=num_episodes,
             first_seed=FIRST_VALIDATION_SEED,
+            mode=mode,
             before_step=before_step,
         )
         choices.append(Choice(directory, played.mean_return))

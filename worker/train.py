@@ -155,19 +155,28 @@ def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopReq
     saved = _save(learner)
     record.write(status="evaluating")
     env_id, made = learner.config.env_id, learner.config.env_settings
-    num_episodes = learner.config.eval_episodes
+    num_episodes, mode = learner.config.eval_episodes, learner.config.eval_mode
     chosen = choose_checkpoint(
         run_dir,
         learner.served,
         env_id,
         **made,
         num_episodes=max(1, num_episodes // 2),
+        mode=mode,
         say=display.say,
         before_step=stop.check,
     )
     record.write(checkpoint=str(chosen.directory), last_checkpoint=str(saved), validation_return=chosen.mean_return)
-    display.say(f"evaluating {num_episodes} fresh episodes, greedily")
-    play = partial(play_episodes, learner.served, env_id, **made, num_episodes=num_episodes, before_step=stop.check)
+    display.say(f"evaluating {num_episodes} fresh episodes, {mode}")
+    play = partial(
+        play_episodes,
+        learner.served,
+        env_id,
+        **made,
+        num_episodes=num_episodes,
+        mode=mode,
+        before_step=stop.check,
+    )
     evaluation = play()
     came_to = [str(evaluation)]
     if learner.config.shows_hints:

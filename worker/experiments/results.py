@@ -33,7 +33,15 @@ KEPT = (
     "checkpoint",
 )
 """What a line takes over from run.json."""
-MAY_DIFFER = CHANGEABLE - {"total_steps", "model", "readout", "checkpoint_every", "keep_checkpoints", "eval_episodes"}
+MAY_DIFFER = CHANGEABLE - {
+    "total_steps",
+    "model",
+    "readout",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "eval_episodes",
+    "eval_mode",
+}
 """Settings that say nothing about what a run came to."""
 
 

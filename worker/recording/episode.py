@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.buffers import Behaviour
+from worker.config import EvalMode
 from worker.errors import WorkerError
-from worker.evaluate import Mode
 from worker.seeds import evaluation_action_seed
 from worker.served_policy import ServedPolicy
 from worker.text_env import State, TextEnv
@@ -34,7 +34,7 @@ class Moment:
 
 
 def moments(
-    env: TextEnv, served: ServedPolicy, *, seed: int, mode: Mode, max_steps: int, hint_for: Ask | None = None
+    env: TextEnv, served: ServedPolicy, *, seed: int, mode: EvalMode, max_steps: int, hint_for: Ask | None = None
 ) -> Iterator[Moment]:
     """Yields each state of the episode that `evaluate` plays for `seed`, and its end.
 

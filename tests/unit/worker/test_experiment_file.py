@@ -126,6 +126,7 @@ def test_a_run_of_the_same_settings_is_taken_up(read, changes):
         ({"checkpoint_every": 3}, "checkpoint_every"),  # it decides what is chosen among
         ({"keep_checkpoints": 3}, "keep_checkpoints"),  # so does that
         ({"eval_episodes": 5}, "eval_episodes"),
+        ({"eval_mode": "sample"}, "eval_mode"),
     ],
 )
 def test_a_run_of_other_settings_is_not_mixed_with_these(read, changes, named):

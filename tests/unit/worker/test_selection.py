@@ -30,7 +30,7 @@ def chooses(monkeypatch, tmp_path):
     """Chooses among checkpoints with these validation returns."""
     served, played = Served(), []
 
-    def choose(*returns):
+    def choose(*returns, **how):
         of_policy = {f"policy {i}".encode(): value for i, value in enumerate(returns)}
         directories = [tmp_path / f"step-{i}" for i in range(len(returns))]
         monkeypatch.setattr(selection, "kept_checkpoints", lambda run_dir: directories)
@@ -45,7 +45,7 @@ def chooses(monkeypatch, tmp_path):
             return type("Evaluation", (), {"mean_return": of_policy[served.synced[-1]]})
 
         monkeypatch.setattr(selection, "play_episodes", play)
-        return choose_checkpoint(tmp_path, served, "CartPole-v1", say=lambda line: None)
+        return choose_checkpoint(tmp_path, served, "CartPole-v1", say=lambda line: None, **how)
 
     choose.served, choose.played = served, played
     return choose
@@ -67,6 +67,12 @@ def test_validation_episodes_are_no_evaluation_episodes(chooses):
     first, last = settings["first_seed"], settings["first_seed"] + settings["num_episodes"] - 1
     assert first >= FIRST_VALIDATION_SEED
     assert last < FIRST_EVALUATION_SEED
+
+
+def test_checkpoints_play_as_the_run_will_be_judged(chooses):
+    chooses(1.0, mode="sample", num_episodes=7)
+    [settings] = chooses.played
+    assert (settings["mode"], settings["num_episodes"]) == ("sample", 7)
 
 
 def test_a_chosen_checkpoint_is_found_by_name_in_a_run_that_was_moved(tmp_path):

@@ -78,17 +78,18 @@ def test_a_run_leaves_its_whole_record(config, connect, capsys):
     assert f"mean return {run['evaluation']['mean_return']:.1f}" in out
 
 
-def test_a_run_is_judged_by_as_many_episodes_as_it_was_told(config, connect, monkeypatch):
+def test_a_run_is_judged_as_it_was_told(config, connect, monkeypatch):
     chosen_by = []
 
-    def noting_choice(*arguments, num_episodes, **settings):
-        chosen_by.append(num_episodes)
-        return choose_checkpoint(*arguments, num_episodes=num_episodes, **settings)
+    def noting_choice(*arguments, num_episodes, mode, **settings):
+        chosen_by.append((num_episodes, mode))
+        return choose_checkpoint(*arguments, num_episodes=num_episodes, mode=mode, **settings)
 
     monkeypatch.setattr(train_page, "choose_checkpoint", noting_choice)
-    train(config.model_copy(update={"eval_episodes": 7}), connect=connect)
-    assert read_run(config.directory)["evaluation"]["episodes"] == 7
-    assert chosen_by == [3]
+    train(config.model_copy(update={"eval_episodes": 7, "eval_mode": "sample"}), connect=connect)
+    evaluation = read_run(config.directory)["evaluation"]
+    assert (evaluation["episodes"], evaluation["mode"]) == (7, "sample")
+    assert chosen_by == [(3, "sample")]
 
 
 def test_a_run_keeps_and_chooses_among_as_many_checkpoints_as_it_was_told(config, connect, capsys):
