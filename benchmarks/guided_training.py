@@ -5,7 +5,8 @@
 
 | number             | of a run                                                                                     |
 | ------------------ | -------------------------------------------------------------------------------------------- |
-| `success_rate`     | share of 100 fresh episodes, from seed 900,000, that succeed: without hints, and with them   |
+| `success_rate`     | share of 100 fresh episodes, from seed 900,000, that succeed: without hints, and with them;  |
+|                    | `mode` tells how actions were chosen                                                         |
 | `steps_to_bar`     | environment steps after which 90% of the last 20 training episodes had succeeded, or null    |
 | `training_success` | success of the last 20 training episodes, averaged over the whole training: the area under   |
 |                    | the learning curve, as GLAM measures it                                                      |
@@ -18,6 +19,7 @@ Returns are compared seed by seed: `lower_bound`
 is the lower end of the one-sided 95% interval of the mean difference, by Student's t over the pairs, and
 `share_of_maximum` the same over the highest return there is. `obey_only` takes the action that a fresh hint raises
 most, and learns nothing (benchmarks/obey_only.py); `--no-obey` leaves it out. A picture of each experiment is drawn.
+`--add` keeps what the results file has of experiments that are not given.
 """
 
 from __future__ import annotations
@@ -51,12 +53,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweeps", type=Path, nargs="+", metavar="RUNS_DIR", help="directories that `sweep` wrote")
     parser.add_argument("--obey", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--add", action="store_true", help="to the results file, instead of writing it anew")
     parser.add_argument("--pictures", type=Path, default=Path("docs/images"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     sweeps = [read_sweep(directory) for directory in arguments.sweeps]
     obeying = _obeying(sweeps) if arguments.obey else {}
-    measured = [_measured(sweep, obeying.get(sweep.name)) for sweep in sweeps]
+    before = results_file.read("guided_training").get("experiments", []) if arguments.add else []
+    names = {sweep.name for sweep in sweeps}
+    kept = [each for each in before if each["experiment"] not in names]
+    measured = [*kept, *(_measured(sweep, obeying.get(sweep.name)) for sweep in sweeps)]
     for sweep in sweeps:
         draw(sweep, obeying.get(sweep.name), arguments.pictures / picture_name(sweep))
     print(results_file.write("guided_training", {"bar": BAR, "window": WINDOW, "experiments": measured}).read_text())
@@ -101,6 +107,8 @@ def shown(run: Run) -> Row:
     return {
         "condition": run.condition,
         "seed": run.seed,
+        "episodes": run.score("episodes"),
+        "mode": run.line["evaluation"]["mode"],
         "mean_return": run.score("mean_return"),
         "success_rate": run.score("success_rate"),
         "mean_return_with_hints": run.score("mean_return", with_hints=True),

@@ -18,7 +18,8 @@ STEPS = 1_000
 
 def evaluation(env_id, mean_return, success):
     world = {"env_id": env_id, "env_kwargs": {}, "memory": 0}
-    return {"mean_return": mean_return, "success_rate": success, "episodes": 100, "seed": 900_000, **world}
+    judged = {"episodes": 100, "seed": 900_000, "mode": "sample"}
+    return {"mean_return": mean_return, "success_rate": success, **judged, **world}
 
 
 def leave_sweep(directory, runs, *, env_id=LEVEL, seeds=(1, 2)):
@@ -141,6 +142,7 @@ def test_a_condition_is_summed_up_and_stands_beside_the_unguided_runs(tmp_path, 
     assert wrong["beside_unguided"]["steps_ratio"] is None
     assert wrong["steps_to_bar"]["median"] is None
     assert [run["git_commit"] for run in experiment["runs"]] == ["0123"] * 6
+    assert {(run["episodes"], run["mode"]) for run in experiment["runs"]} == {(100, "sample")}
     assert (tmp_path / "images" / "guided-e.png").stat().st_size > 10_000
 
 
@@ -159,6 +161,15 @@ def test_runs_that_are_missing_are_named_and_pairs_are_of_one_seed(tmp_path, mea
     beside = experiment["conditions"][1]["beside_unguided"]
     assert beside["return_differences"] == {"2": pytest.approx(0.4)}
     assert (beside["lower_bound"], beside["share_of_maximum"]) == (None, None)  # one pair
+
+
+def test_experiments_are_added_to_those_that_were_measured(tmp_path, measured):
+    a, b = (leave_sweep(tmp_path / name, {"unguided": {1: (0.5, ALWAYS)}}, seeds=[1]) for name in "ab")
+    measured(a, b)
+    (b / "results.jsonl").write_text((b / "results.jsonl").read_text().replace("0.5", "0.25"))
+    experiments = measured(b, flags=("--no-obey", "--add"))
+    assert [(each["experiment"], each["runs"][0]["mean_return"]) for each in experiments] == [("a", 0.5), ("b", 0.25)]
+    assert [each["experiment"] for each in measured(b)] == ["b"]
 
 
 def test_a_sweep_of_nothing_or_of_several_environments_is_refused(tmp_path):
