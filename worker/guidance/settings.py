@@ -39,7 +39,11 @@ class GuidanceSettings(BaseModel):
         "by one part in so many for each that is done.",
     )
     hint_dropout: float = Field(
-        0.5, ge=0, le=1, description="Share of the episodes whose hints the policy is not shown: it has to do without."
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of the episodes whose hints the policy is not shown: it has to do without. More are hidden "
+        "where they do harm, unless `--no-guidance-gate`.",
     )
     wrong_hints: float = Field(
         0.0,

@@ -1,5 +1,7 @@
 """What an experiment file may say, and what is said of one that is wrong."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,17 @@ def test_a_run_of_the_same_settings_is_taken_up(read, changes):
     check_same_settings(run)
     leave_run(run, **changes)
     check_same_settings(run)
+
+
+def test_a_run_from_before_there_was_a_setting_had_its_default(read):
+    run = read(WHOLE).runs[0]
+    leave_run(run)
+    recorded = json.loads((run.run_dir / RUN).read_text())
+    del recorded["config"]["eval_mode"]
+    (run.run_dir / RUN).write_text(json.dumps(recorded))
+    check_same_settings(run)
+    with pytest.raises(RunDirTaken, match="eval_mode"):
+        check_same_settings(replace(run, config=run.config.model_copy(update={"eval_mode": "sample"})))
 
 
 @pytest.mark.parametrize(

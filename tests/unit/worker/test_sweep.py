@@ -59,8 +59,9 @@ if does in ("waits", "signals", "ignores"):
 if does == "leaves":
     sys.exit(0)
 evaluation = {"mean_return": 12.5}
-record = {"status": "finished", "config": {"env_id": does}, "steps": 7, "evaluation": evaluation}
-record |= {"wall_time_s": 1.5, "git_commit": "abc", "packages": {"python": "3"}, "seed": int(flags["seed"])}
+config = {"env_id": does, "seed": int(flags["seed"])}
+record = {"status": "finished", "config": config, "steps": 7, "evaluation": evaluation}
+record |= {"wall_time_s": 1.5, "git_commit": "abc", "packages": {"python": "3"}, "seed": config["seed"]}
 record["environ"] = os.environ.get("HINTWISE_TOTAL_STEPS")
 (run_dir / "run.json").write_text(json.dumps(record))
 """
