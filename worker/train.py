@@ -33,7 +33,7 @@ from worker.update_report import UpdateReport
 
 
 def train(config: TrainConfig, *, connect: Connect = connect) -> None:
-    """Trains, evaluates fresh episodes greedily, draws the learning curve and says where everything is.
+    """Trains, evaluates fresh episodes, draws the learning curve and says where everything is.
 
     Raises:
         RunDirTaken: The run directory holds a run, and `resume` is off.
@@ -167,7 +167,7 @@ def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopReq
         before_step=stop.check,
     )
     record.write(checkpoint=str(chosen.directory), last_checkpoint=str(saved), validation_return=chosen.mean_return)
-    display.say(f"evaluating {num_episodes} fresh episodes, {mode}")
+    display.say(f"evaluating {num_episodes} fresh episodes, actions: {mode}")
     play = partial(
         play_episodes,
         learner.served,

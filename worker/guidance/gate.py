@@ -17,9 +17,11 @@ import numpy as np
 from worker.guidance.settings import GuidanceSettings
 
 NUM_EPISODES = 64
-"""That are looked back on, of each kind."""
+"""That are looked back on; of a trial's two kinds together, twice as many."""
 MAX_T = 1e6
 """Of a difference without any spread; a checkpoint keeps finite numbers."""
+ROUNDING = 1e-9
+"""Differences of returns that are none."""
 
 
 class GuidedEpisode(NamedTuple):
@@ -81,7 +83,7 @@ class Trial:
 
     def __init__(self) -> None:
         self._t = 0.0
-        self._ended = {shown: deque[GuidedEpisode](maxlen=NUM_EPISODES) for shown in (True, False)}
+        self._ended = deque[GuidedEpisode](maxlen=2 * NUM_EPISODES)  # of both kinds: of the same stretch of the run
 
     @property
     def value(self) -> float:
@@ -92,11 +94,11 @@ class Trial:
         return min(max(1 + self._t - self.FULL_SHOWING_T, self.FEWEST_SHOWN), 1.0)
 
     def note(self, episode: GuidedEpisode) -> None:
-        self._ended[episode.shown].append(episode)
+        self._ended.append(episode)
 
     def look(self, running: Sequence[GuidedEpisode]) -> None:
         returns = {
-            shown: np.array([each.episode_return for each in (*self._ended[shown], *running) if each.shown == shown])
+            shown: np.array([each.episode_return for each in (*self._ended, *running) if each.shown == shown])
             for shown in (True, False)
         }
         shown, hidden = returns[True], returns[False]
@@ -104,10 +106,13 @@ class Trial:
             return
         gained = float(shown.mean() - hidden.mean())
         error = math.sqrt(shown.var(ddof=1) / len(shown) + hidden.var(ddof=1) / len(hidden))
-        self._t = gained / error if error else math.copysign(MAX_T, gained) if gained else 0.0
+        if abs(gained) <= ROUNDING:
+            self._t = 0.0
+        else:
+            self._t = gained / error if error > ROUNDING else math.copysign(MAX_T, gained)
 
     def state(self) -> GateState:
-        return self._t, [*self._ended[True], *self._ended[False]]
+        return self._t, list(self._ended)
 
     def restore(self, number: float, episodes: Iterable[GuidedEpisode]) -> None:
         self._t = number

@@ -98,10 +98,27 @@ def test_episodes_that_go_on_count_for_what_they_earned_so_far():
 
 def test_a_trial_forgets_what_was_long_ago():
     gate = tried(around(0.8), around(0.2))
-    for episode_return in around(0.8, NUM_EPISODES, seed=3):
-        gate.note(GuidedEpisode(False, 0.0, episode_return))
+    for k, episode_return in enumerate(around(0.8, 2 * NUM_EPISODES, seed=3)):
+        gate.note(GuidedEpisode(k % 2 == 0, 0.0, episode_return))
     gate.look([])
     assert gate.value < 0.7
+
+
+def test_a_policy_that_learns_is_not_compared_with_its_own_past():
+    """Hints that do nothing, shown in one episode of eight, while returns rise."""
+    shows = []
+    for seed in (1, 2, 3):
+        gate = Trial()
+        for k, noise in enumerate(around(0.0, 800, seed=seed)):
+            gate.note(GuidedEpisode(k % 8 == 0, 0.0, k / 200 + noise))
+            gate.look([])
+            shows.append(gate.shows)
+    assert np.mean(shows) > 0.7  # 0.125 where each kind is looked back on for as many episodes
+
+
+def test_rounding_is_no_difference():
+    gate = tried([0.955] * 64, [0.955] * 63)
+    assert (gate.value, gate.shows) == (0.0, 1.0)
 
 
 def test_a_trial_goes_on_where_it_was():
