@@ -64,7 +64,7 @@ class Rollout:
     bare_prompts: list[str] = field(default_factory=list)  # (S * N) the same without
     behaviour: Behaviour = SAMPLE  # how the actions were chosen
     trust: float = 1.0  # how far guidance was trusted in the end, 0 to 1
-    hint_share: float = 0.0  # of the episodes that began in the end, how many showed the policy their hints
+    hint_share: float = 0.0  # in the end, probability that an episode which begins next shows the policy its hints
     distill_share: float = 0.0  # of PPO's distill_coef: falls with guidance, 0 where no hints are shown
     staleness: int = 0  # updates between the weights that acted and those that learn from it
 

@@ -37,7 +37,7 @@ class VectorStep(NamedTuple):
     final_states: dict[int, State]  # by environment: the last state where truncated and not terminated
     finished: list[FinishedEpisode]
     trust: float = 1.0  # how far guidance is trusted now, 0 to 1
-    hint_share: float = 0.0  # of the episodes that begin now, how many show the policy their hints
+    hint_share: float = 0.0  # probability that an episode which begins next shows the policy its hints
     shaping: Floats | None = None  # (N,) of the rewards, what guidance added; None where nothing guides
 
 

@@ -33,7 +33,7 @@ class UpdateReport:
     mean_length: float  # of the last 100 episodes, steps
     mean_shaping: float  # of a step, what guidance added to its reward
     guidance_trust: float  # 0 to 1
-    hint_share: float  # of the episodes that begin, how many show the policy their hints
+    hint_share: float  # probability that an episode which begins next shows the policy its hints
     stale_transitions: int
     staleness: int  # updates between the weights that acted and those that learned
     metrics: Metrics

@@ -67,11 +67,12 @@ class Trial:
         trust  = t / 2, within 0 and 1
         shows  = t + 2, within 1/8 and 1
 
-    of the last episodes of each kind, and those that go on with what they have earned so far: a success ends an episode
-    early, and without them the first to end would speak for all. Nothing is trusted before it has helped: without a
-    difference, where all fail for instance, trust is 0. It falls again as the policy learns to do without.
-    Where hints do harm, beyond what chance does to one in six, fewer and fewer episodes are spent on them, but always
-    some: hints may come right.
+    of the last 128 episodes, both kinds from the same stretch of the run, and those that go on with what they have
+    earned so far: a success ends an episode early, and without them the first to end would speak for all. Nothing is
+    trusted before it has helped: without a difference, where all fail for instance, trust is 0. It falls again as the
+    policy learns to do without.
+    Where hints do harm, beyond what chance does in one look of six, fewer episodes are spent on them, but always some:
+    hints may come right.
 
     Source: Welch 1947, The generalization of Student's problem, for t.
     """
@@ -83,7 +84,7 @@ class Trial:
 
     def __init__(self) -> None:
         self._t = 0.0
-        self._ended = deque[GuidedEpisode](maxlen=2 * NUM_EPISODES)  # of both kinds: of the same stretch of the run
+        self._ended = deque[GuidedEpisode](maxlen=2 * NUM_EPISODES)  # one for both kinds, or the rarer reaches far back
 
     @property
     def value(self) -> float:
@@ -116,8 +117,7 @@ class Trial:
 
     def restore(self, number: float, episodes: Iterable[GuidedEpisode]) -> None:
         self._t = number
-        for episode in episodes:
-            self.note(episode)
+        self._ended.extend(episodes)
 
 
 class Forecast:

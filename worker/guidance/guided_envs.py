@@ -168,7 +168,7 @@ class GuidedEnvs:
 
     @property
     def _hint_share(self) -> float:
-        """Of the episodes that begin now, the share that shows its hints to the policy."""
+        """The probability that an episode which begins next shows the policy its hints."""
         settings = self._settings
         return (1 - settings.hint_dropout) * self._gate.shows if settings.shows_hints else 0.0
 
