@@ -30,7 +30,7 @@ train: install ## train CartPole on the embedded model: service and worker as tw
 
 test: check $(VENV)/models ## lint, types and all tests
 	$(BIN)/python -m slipcover --json --out .coverage.json -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 20
-	$(BIN)/python -m slipcover --merge .coverage.json --out .coverage.json --fail-under 90 # by itself: before, it would miss what the processes covered
+	$(BIN)/python -m slipcover --merge .coverage.json --out .coverage.json --fail-under 90 # asked above, it would use up what the processes covered, and the report would lack it
 
 fuzz: install ## send the running service whatever its OpenAPI document allows and forbids (FUZZ_S=300)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
