@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self, TypeAlias, TypedDict
 
@@ -183,14 +184,23 @@ class TrainConfig(
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
+    @classmethod
+    def recorded(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the settings of a run; from before there was a setting, it had what is its default now."""
+        plain = {name: field.default for name, field in cls.model_fields.items()}
+        return {**plain, **cls._defaults_of_its_algorithm(settings), **settings}
+
+    @classmethod
+    def _defaults_of_its_algorithm(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the defaults that differ from the field's own."""
+        algorithm = settings.get("algorithm", cls.model_fields["algorithm"].default)
+        own = {name: defaults_of(field) for name, field in cls.model_fields.items()}
+        return {name: few[algorithm] for name, few in own.items() if algorithm in few}
+
     @model_validator(mode="before")
     @classmethod
     def _take_the_algorithm_s_defaults(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        algorithm = given.get("algorithm", cls.model_fields["algorithm"].default)
-        own = {name: defaults_of(field) for name, field in cls.model_fields.items()}
-        return {name: few[algorithm] for name, few in own.items() if algorithm in few} | given
+        return cls._defaults_of_its_algorithm(given) | given if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _check_the_algorithm_has_them(self) -> Self:

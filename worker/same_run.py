@@ -22,9 +22,7 @@ def check_same_run(state: RunState, config: TrainConfig, identity: Mapping[str, 
         CheckpointUnusable: Naming all that differs.
     """
     was = {
-        # A run from before there was a setting had what is its default now.
-        **{name: field.default for name, field in type(config).model_fields.items()},
-        **state.config,
+        **config.recorded(state.config),
         **{name: getattr(state, name) for name in identity},
     }
     now = {**config.model_dump(mode="json"), **identity}

@@ -111,12 +111,10 @@ def check_same_settings(run: PlannedRun) -> None:
     if not (run.run_dir / RUN).exists():
         return
     try:
-        recorded = read_run(run.run_dir)["config"]
+        was = run.config.recorded(read_run(run.run_dir)["config"])
     except (CheckpointUnusable, KeyError) as error:
         raise RunDirTaken(f"{run.run_dir / RUN} cannot be read: {error}; remove the directory") from error
     now = run.config.model_dump(mode="json")
-    # A run from before there was a setting had what is its default now.
-    was = {**{name: field.default for name, field in type(run.config).model_fields.items()}, **recorded}
     differing = [
         f"{name} (was {was[name]!r}, now {now[name]!r})"
         for name in now.keys() & was.keys() - MAY_DIFFER

@@ -131,6 +131,11 @@ def test_a_run_from_before_there_was_a_setting_had_its_default(read):
         check_same_settings(replace(run, config=run.config.model_copy(update={"eval_mode": "sample"})))
 
 
+def test_a_setting_that_was_not_there_had_the_default_of_the_run_s_algorithm():
+    assert TrainConfig.recorded({"algorithm": "a2c"})["num_envs"] == TrainConfig(env_id="a", algorithm="a2c").num_envs
+    assert TrainConfig.recorded({"algorithm": "a2c", "num_envs": 3})["num_envs"] == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
