@@ -33,6 +33,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from benchmarks import results_file
 from benchmarks.shortest_plans import best_return
+from worker.experiments.results import read_results
 from worker.minigrid_levels import is_level, register_levels
 
 FIRST_SEED, NUM_EPISODES = 900_000, 100
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--add", action="store_true", help="to the results file, instead of writing it anew")
     arguments = parser.parse_args()
-    rows = [json.loads(line) for sweep in arguments.sweeps for line in (sweep / "results.jsonl").open()]
+    rows = [row for sweep in arguments.sweeps for row in _rows(sweep)]
     tasks = {_task(row): row["evaluation"] for row in rows}
     before = results_file.read("algorithms") if arguments.add else {}
     best = {task: optimum(made["env_id"], made["env_kwargs"], made["episodes"]) for task, made in tasks.items()}
@@ -70,6 +71,16 @@ def main() -> None:
         "sb3": joined(before.get("sb3") or [], peers, ("env_id", "env_kwargs", "algorithm")),
     }
     print(results_file.write("algorithms", measured).read_text())
+
+
+def _rows(sweep: Path) -> list[dict[str, Any]]:
+    """Returns the finished runs of a sweep."""
+    rows = read_results(sweep)
+    if not rows:
+        raise SystemExit(f"{sweep} holds no finished run; `python -m worker sweep` makes them")
+    if any(row["evaluation"]["mode"] != "greedy" for row in rows):
+        raise SystemExit(f"peers play greedily, and runs of {sweep} were judged by sampled actions; leave it out")
+    return rows
 
 
 def _task(row: Mapping[str, Any]) -> str:

@@ -220,6 +220,15 @@ def test_results_of_other_seeds_and_conditions_are_kept():
     assert algorithms.joined(before, now, ("condition",)) == [row("a", 1), row("b", 1), *now]
 
 
+def test_a_sweep_without_runs_or_judged_otherwise_than_its_peers_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["algorithms", str(tmp_path)])
+    with pytest.raises(SystemExit, match="holds no finished run"):
+        algorithms.main()
+    (tmp_path / "results.jsonl").write_text(json.dumps({"evaluation": {"mode": "sample"}}))
+    with pytest.raises(SystemExit, match="peers play greedily"):
+        algorithms.main()
+
+
 def test_the_benchmark_of_cartpole_trains_what_make_train_trains():
     assert f"worker train {' '.join(cartpole.TRAIN)} --seed $(SEED)" in (ROOT / "Makefile").read_text()
     experiment = tomllib.loads((ROOT / "experiments" / "cartpole.toml").read_text())

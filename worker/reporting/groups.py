@@ -96,6 +96,8 @@ def warnings_about(runs: Sequence[FinishedRun], groups: Iterable[Group]) -> list
         values = {str(run.record.get(name)) for run in runs}
         if len(values) > 1:
             told.append(f"The runs were made with {len(values)} different {what}; run.json of each says which.")
+    if len(modes := {str(run.record["evaluation"]["mode"]) for run in runs}) > 1:
+        told.append(f"The runs were judged by different ways to choose actions: {', '.join(sorted(modes))}.")
     return told
 
 

@@ -161,6 +161,12 @@ def a_rollout():
     return rollout
 
 
+def test_a_rollout_from_before_there_was_a_share_of_hints_is_read():
+    tensors, values = rollout_state(a_rollout())
+    del values["hint_share"]
+    assert rollout_of(tensors, values).hint_share == 0.0
+
+
 def test_a_rollout_is_the_same_after_a_checkpoint(learner, tmp_path):
     learner.run_update()
     checkpoint = learner.checkpoint()

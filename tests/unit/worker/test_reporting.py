@@ -153,13 +153,15 @@ def test_across_environments_success_rates_are_resampled_by_environment(tmp_path
 def test_what_makes_runs_hard_to_compare_is_said(tmp_path):
     directory = leave_experiment(tmp_path / "e", {"a": [1, 2]})
     leave_run(directory / "a" / "seed-3", 3, 1, steps=900, git_commit="other", packages={"python": "4"})
-    leave_run(tmp_path / "a-seed3", 3, 1)
+    drawn = {"mean_return": 1, "success_rate": 0.5, "episodes": 100, "mode": "sample"}
+    leave_run(tmp_path / "a-seed3", 3, 1, evaluation=drawn)
     runs, _ = find_runs([directory, tmp_path / "a-seed3"])
     told = " ".join(warnings_about(runs, group_runs(runs)))
     assert "a in CartPole-v1 were trained for different numbers of steps: [900, 1000]" in told
     assert "more than one run of seed 3" in told
     assert "2 different commits" in told
     assert "2 different package versions" in told
+    assert "judged by different ways to choose actions: greedy, sample" in told
     same, _ = find_runs([leave_experiment(tmp_path / "f", {"a": [1, 2]})])
     assert warnings_about(same, group_runs(same)) == []
 
