@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from hintwise.errors import HintwiseError, PluginUnusable
+from hintwise.quick_imports import uncollected
 from service import logs
 from service.settings import Settings
 
@@ -31,7 +32,8 @@ def main() -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would take the model's core
     logs.configure(log_format=settings.log_format, log_level=settings.log_level, log_texts=settings.log_texts)
     try:
-        from service.server import serve
+        with uncollected():
+            from service.server import serve
 
         serve(settings)
     except HintwiseError as error:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pkgutil import resolve_name
+
+from pydantic import BaseModel
 
 from hintwise.errors import HintwiseError
+from hintwise.quick_imports import uncollected
 from worker.command_line import nearest, read_config
 from worker.config import DescribeConfig, EvaluateConfig, PlotConfig, TrainConfig
 from worker.errors import UsageError, WorkerError
@@ -14,7 +18,17 @@ from worker.experiment_config import RecordConfig, ReportConfig, SweepConfig
 from worker.pretraining.settings import PretrainConfig
 
 PROG = "python -m worker"
-VERBS = "train", "evaluate", "plot", "describe", "sweep", "report", "record", "pretrain"
+VERBS: Mapping[str, tuple[type[BaseModel], str]] = {
+    "train": (TrainConfig, "worker.train:train"),
+    "evaluate": (EvaluateConfig, "worker.evaluate:evaluate"),
+    "plot": (PlotConfig, "worker.plot:plot"),
+    "describe": (DescribeConfig, "worker.describe:describe"),
+    "sweep": (SweepConfig, "worker.experiments.sweep:sweep"),
+    "report": (ReportConfig, "worker.reporting.report:report"),
+    "record": (RecordConfig, "worker.recording.record:record"),
+    "pretrain": (PretrainConfig, "worker.pretraining.run:run"),
+}
+"""The settings of each, and the function that carries it out."""
 HELP = f"""usage: {PROG} VERB [options]
 
   train     train a policy: {PROG} train --env-id CartPole-v1
@@ -45,59 +59,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(verb: str, rest: Sequence[str]) -> None:
     """Reads the settings before importing anything slow, so that a typo is answered at once."""
-    prog = f"{PROG} {verb}"
-    match verb:
-        case "train":
-            train_config = read_config(TrainConfig, rest, prog=prog, environ=os.environ)
-            from worker.train import train
-
-            train(train_config)
-        case "evaluate":
-            words = [word for word in rest if word != "--json"]  # what is printed anyway
-            evaluate_config = read_config(EvaluateConfig, words, prog=prog, environ=os.environ)
-            from worker.evaluate import evaluate
-
-            evaluate(evaluate_config)
-        case "plot":
-            plot_config = read_config(PlotConfig, rest, prog=prog, environ=os.environ)
-            from worker.plot import plot
-
-            plot(plot_config)
-        case "describe":
-            describe_config = read_config(DescribeConfig, rest, prog=prog, environ=os.environ)
-            from worker.describe import describe
-
-            describe(describe_config)
-        case "pretrain":
-            pretrain_config = read_config(PretrainConfig, rest, prog=prog, environ=os.environ)
-            from worker.pretraining.run import run
-
-            run(pretrain_config)
-        case _:
-            _run_on_many(verb, rest, prog)
-
-
-def _run_on_many(verb: str, rest: Sequence[str], prog: str) -> None:
-    """The verbs of experiments, beside those of one run."""
-    match verb:
-        case "sweep":
-            sweep_config = read_config(SweepConfig, rest, prog=prog, environ=os.environ)
-            from worker.experiments.sweep import sweep
-
-            sweep(sweep_config)
-        case "report":
-            report_config = read_config(ReportConfig, rest, prog=prog, environ=os.environ)
-            from worker.reporting.report import report
-
-            report(report_config)
-        case "record":
-            record_config = read_config(RecordConfig, rest, prog=prog, environ=os.environ)
-            from worker.recording.record import record
-
-            record(record_config)
-        case _:
-            verbs = ", ".join(VERBS)
-            raise UsageError(f"unknown verb {verb}{nearest(verb, VERBS)}; choose one of {verbs}")
+    if verb not in VERBS:
+        raise UsageError(f"unknown verb {verb}{nearest(verb, VERBS)}; choose one of {', '.join(VERBS)}")
+    config, function = VERBS[verb]
+    words = [word for word in rest if (verb, word) != ("evaluate", "--json")]  # it prints JSON anyway
+    settings = read_config(config, words, prog=f"{PROG} {verb}", environ=os.environ)
+    with uncollected():
+        carry_out = resolve_name(function)
+    carry_out(settings)
 
 
 if __name__ == "__main__":

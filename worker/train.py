@@ -22,7 +22,6 @@ from worker.evaluate import play_episodes
 from worker.interrupt import StopRequest
 from worker.learner import Learner
 from worker.meanwhile import Meanwhile
-from worker.plot import draw_learning_curve
 from worker.progress import Display, duration, open_display
 from worker.run_record import RunRecord, refuse_taken
 from worker.selection import choose_checkpoint
@@ -196,6 +195,8 @@ def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopReq
 
 def _draw(run_dir: Path, display: Display) -> Path | None:
     """Returns the picture's path; a run too short for one episode has none."""
+    from worker.plot import draw_learning_curve  # here: matplotlib takes long to import
+
     try:
         return draw_learning_curve(run_dir)
     except CheckpointUnusable as error:
