@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+
+gc.disable()  # until all is imported and collected: it would look through that again and again
+
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -72,6 +76,11 @@ class Unwatched:
 def unwatched() -> type[Unwatched]:
     """What a hint generator takes for its `_watch`, so that hints end at stops and when they are full alone."""
     return Unwatched
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -12,6 +12,7 @@ A fork then runs what `python -m` or `python -c` would. When this process's stan
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import runpy
@@ -155,6 +156,7 @@ class ForkServer:
 
 def run(asked: Asked) -> None:
     """Becomes, in a fork, what the command would be."""
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if asked.new_session:
@@ -205,10 +207,12 @@ def main() -> None:
     """`python -m tests.e2e.fork_server DESCRIPTOR`, that of a socket that listens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests; this process ends with them
     listener = socket.socket(fileno=int(sys.argv[1]))
+    gc.disable()  # in the forks it would touch, and so copy, all that they share
     for module in PRELOADED:
         with suppress(ImportError):  # an extra that is not installed
             import_module(module)
     _load_a_model()
+    gc.freeze()
     if asked := ForkServer(listener).serve():
         run(asked)
 
