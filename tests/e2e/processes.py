@@ -28,7 +28,8 @@ def free_port() -> int:
 
 def start_service(weights_dir: Path, *arguments: str, start: type[Process] = Forked) -> tuple[Process, str]:
     """A service that listens, and its address."""
-    command = [sys.executable, "-m", "service", "--weights-dir", str(weights_dir), "--exit-with-parent", *arguments]
+    flags = ("--exit-with-parent", "--num-threads", "1")  # not measured: another test computes meanwhile
+    command = [sys.executable, "-m", "service", "--weights-dir", str(weights_dir), *flags, *arguments]
     process = start(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     line = process.stdout.readline()  # empty, not endless, when the process dies
     assert line.startswith("listening on "), f"the service did not start: {line!r}, status {process.poll()}"

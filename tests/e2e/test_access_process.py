@@ -47,7 +47,8 @@ sys.exit(__main__.main())
 
 
 def command(tmp_path, *flags, program=("-m", "service")):
-    return [sys.executable, *program, "--weights-dir", str(tmp_path / "weights"), *map(str, flags)]
+    fixed = ("--weights-dir", str(tmp_path / "weights"), "--num-threads", "1")  # measured, it would be logged
+    return [sys.executable, *program, *fixed, *map(str, flags)]
 
 
 def failed_start(tmp_path, *flags):
@@ -180,7 +181,7 @@ def ask_everything(port):
 
 
 def test_no_log_line_holds_a_text_of_a_caller(tmp_path):
-    flags = ("--log-format", "json", "--log-level", "debug", "--num-threads", 1)  # measured, it is logged
+    flags = ("--log-format", "json", "--log-level", "debug")
     with running(tmp_path, *flags, program=("-c", FAILING)) as (port, log):
         statuses = ask_everything(port)
     assert statuses == [200, 500, 500, 422, 422, 422, 500, 200, 422, 200, 422, 404]

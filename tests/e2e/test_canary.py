@@ -34,7 +34,8 @@ sys.exit(main())
 @pytest.mark.parametrize(("error", "status"), [("0.0", 0), ("1e-3", 1)])
 def test_training_on_a_service_with_other_numbers_ends_at_the_first_push(tmp_path, error, status):
     code = SERVICE.format(error=error)
-    command = [sys.executable, "-c", code, "--weights-dir", str(tmp_path / "weights"), "--exit-with-parent"]
+    flags = ("--weights-dir", str(tmp_path / "weights"), "--exit-with-parent", "--num-threads", "1")
+    command = [sys.executable, "-c", code, *flags]
     process = Forked(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         url = process.stdout.readline().split()[-1]

@@ -57,7 +57,8 @@ def test_what_was_accepted_is_answered(tmp_path, fault_runs):
     delays = random.Random(0)
     for run in range(fault_runs):
         log = tmp_path / f"log-{run}"
-        flags = ["--weights-dir", str(tmp_path / "weights"), "--log-format", "json", "--log-level", "debug"]
+        flags = ["--weights-dir", str(tmp_path / "weights"), "--num-threads", "1"]
+        flags += ["--log-format", "json", "--log-level", "debug"]
         with log.open("wb") as stderr:
             command = [sys.executable, "-m", "service", *flags]
             process = Forked(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr)
