@@ -25,6 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hintwise.action_batch import ScoredPrompt
 from hintwise.policy import Policy
@@ -40,11 +41,9 @@ from worker.algorithms.algorithm import (
     set_learning_rate,
 )
 from worker.algorithms.hyperparameters import SARSAHyperparameters
+from worker.algorithms.reading import read_distinct
 from worker.algorithms.rollout_replay import RolloutReplay
 from worker.buffers import Behaviour, Floats, Rollout, mean
-
-READ_AT_ONCE = 256
-"""Distinct prompts of one forward without gradients."""
 
 
 class SARSA:
@@ -122,14 +121,11 @@ class SARSA:
         order = np.concatenate(passes)[:count]
         return np.array_split(order, max(1, round(count / self.hyperparameters.minibatch_size)))
 
-    @torch.no_grad()
     def _values_now(self, prompts: Sequence[ScoredPrompt], actions: NDArray[np.int64]) -> Floats:
-        """Returns Q (b,) of the actions, by the weights as they are; what comes twice is computed once."""
-        place_of: dict[tuple[ScoredPrompt, int], int] = {}
-        places = [place_of.setdefault(each, len(place_of)) for each in zip(prompts, actions.tolist(), strict=True)]
-        distinct = list(place_of)
-        parts = []
-        for i in range(0, len(distinct), READ_AT_ONCE):
-            few, taken = zip(*distinct[i : i + READ_AT_ONCE], strict=True)
-            parts.append(values_of_actions(self.policy, few, torch.tensor(taken)))
-        return torch.cat(parts).double().cpu().numpy()[places]
+        """Returns Q (b,) of the actions, by the weights as they are."""
+
+        def read(asked: Sequence[tuple[ScoredPrompt, int]]) -> Tensor:
+            few, taken = zip(*asked, strict=True)
+            return values_of_actions(self.policy, few, torch.tensor(taken))
+
+        return read_distinct(list(zip(prompts, actions.tolist(), strict=True)), read)

@@ -26,6 +26,7 @@ from hintwise.policy import Policy
 from hintwise.scoring import score_distinct
 from hintwise.tokens import TextEncoder
 from worker.algorithms.algorithm import AlgorithmState
+from worker.algorithms.reading import read_distinct
 from worker.buffers import Floats, Rollout, SeenState, explained_variance, generalized_advantages, next_values
 from worker.errors import CheckpointUnusable
 
@@ -34,8 +35,6 @@ RIDGE = 1.0
 """For hidden numbers of standard deviation 1."""
 LEAST_SPREAD = 1e-6
 """Of the largest: below it a number is taken for constant."""
-READ_AT_ONCE = 256
-"""Prompts of one forward."""
 
 
 class ShapingCritic:
@@ -102,19 +101,12 @@ class ShapingCritic:
             raise CheckpointUnusable("the checkpoint's critic of what guidance pays is of a model of another width")
         self._weights = kept.numpy().copy()
 
-    @torch.no_grad()
     def _states(self, seen: list[SeenState]) -> Floats:
         """Returns (B, H + 1) hidden states under the policy's present weights, and a constant."""
         prompts = self._encoder.scored(
             [prompt for prompt, _ in seen], [self._policy.candidates(self._encoder, phrases) for _, phrases in seen]
         )
-        distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
-        asked = list(distinct)
-        parts = [
-            score_distinct(self._policy, asked[i : i + READ_AT_ONCE], only_log_probs=True).states
-            for i in range(0, len(asked), READ_AT_ONCE)
-        ]
-        hidden = torch.cat(parts).double().cpu().numpy()[[distinct[prompt] for prompt in prompts]]
+        hidden = read_distinct(prompts, lambda few: score_distinct(self._policy, few, only_log_probs=True).states)
         return np.concatenate([hidden, np.ones((len(hidden), 1))], axis=1)
 
 

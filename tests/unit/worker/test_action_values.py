@@ -11,7 +11,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer
 from hintwise.policy import Policy
 from hintwise.scoring import score
 from hintwise.weights import state_of
-from worker.algorithms import sarsa
+from worker.algorithms import reading, sarsa
 from worker.algorithms.action_values import exploration, explore
 from worker.algorithms.algorithm import scored_prompts
 from worker.algorithms.dqn import DQN
@@ -249,7 +249,7 @@ def test_sarsa_draws_from_all_it_remembers_as_often_as_it_would_from_one_rollout
 
 
 def test_sarsa_bootstraps_from_what_its_weights_say_now(policy, encoder, monkeypatch):
-    monkeypatch.setattr(sarsa, "READ_AT_ONCE", 3)
+    monkeypatch.setattr(reading, "READ_AT_ONCE", 3)
     older, newest = rollout_from(), rollout_from(80)
     newest.values[:] = 1.0
     older.prompts[5] = older.prompts[1]  # met twice, and the same done
