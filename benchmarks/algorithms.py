@@ -84,8 +84,8 @@ def _rows(sweep: Path) -> list[dict[str, Any]]:
 
 
 def _task(row: Mapping[str, Any]) -> str:
-    made = row["evaluation"]["env_kwargs"]
-    return row["evaluation"]["env_id"] + (f" {json.dumps(made)}" if made else "")
+    env_id, made = row["evaluation"]["env_id"], row["evaluation"]["env_kwargs"]
+    return f"{env_id} {json.dumps(made)}" if made else str(env_id)
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,7 +54,8 @@ class BareGpt2:
         normalizers = logits.logsumexp(-1)  # (B, 1 + N)
         first = logits[:, 0, self._first_of_each] - normalizers[:, :1]
         second = logits[:, 1 + self._place, self._second] - normalizers[:, 1 + self._place]
-        return first + second
+        scores: Tensor = first + second
+        return scores
 
     def _layers(self, prompts: Tensor) -> Tensor:
         """Returns the last hidden state where logits are needed, (B, 1 + N, H)."""
@@ -63,8 +64,9 @@ class BareGpt2:
         *layers, last = self._model.h
         for layer in layers:
             hidden = self._layer(layer, hidden, ids.shape)
-        needed = self._last_layer(last, hidden, ids.shape)
-        return self._norm(self._model.ln_f, needed).unflatten(0, (len(prompts), -1))
+        needed = self._norm(self._model.ln_f, self._last_layer(last, hidden, ids.shape))
+        states: Tensor = needed.unflatten(0, (len(prompts), -1))
+        return states
 
     def _layer(self, layer: Any, hidden: Tensor, shape: torch.Size) -> Tensor:
         """Returns (B * T, H) from the same."""
@@ -96,7 +98,8 @@ class BareGpt2:
 
     def _heads(self, flat: Tensor, num_rows: int) -> Tensor:
         """Returns (B, heads, T, H / heads) from (B * T, H)."""
-        return flat.unflatten(0, (num_rows, -1)).unflatten(-1, (self._config.n_head, -1)).transpose(1, 2)
+        heads: Tensor = flat.unflatten(0, (num_rows, -1)).unflatten(-1, (self._config.n_head, -1)).transpose(1, 2)
+        return heads
 
     def _norm(self, layer: Any, hidden: Tensor) -> Tensor:
         return F.layer_norm(hidden, hidden.shape[-1:], layer.weight, layer.bias, self._config.layer_norm_epsilon)

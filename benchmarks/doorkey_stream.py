@@ -52,6 +52,5 @@ def read_streams() -> dict[str, RecordedStream]:
 
 def _stream(entry: dict[str, Any]) -> RecordedStream:
     """Returns a stream from its entry in the file, whose lists are tuples here."""
-    return RecordedStream(
-        **{field: tuple(value) if isinstance(value, list) else value for field, value in entry.items()}
-    )
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+    return RecordedStream(**fields)

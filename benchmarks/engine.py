@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,9 @@ def _measured(contest: Contest, arguments: argparse.Namespace) -> dict[str, Any]
     def median(of: Callable[[Round], float]) -> float:
         return statistics.median(of(measured) for measured in rounds)
 
+    def share(way: str, rate: str) -> float:
+        return median(lambda each: contest.flop / each[f"{way}_s"] / each[f"{rate}_flop_per_s"])
+
     return {
         "observations": contest.num_observations,
         "naive_observations": contest.num_naive,
@@ -174,13 +178,9 @@ def _measured(contest: Contest, arguments: argparse.Namespace) -> dict[str, Any]
         "ours_rate_over_naive_rate": median(lambda each: each["naive_s"] / each["ours_s"]),
         "ours_rate_over_bare_rate": median(lambda each: each["bare_s"] / each["ours_s"]),
         **{
-            f"{way}_share_of_{rate}": median(
-                lambda each, way=way, rate=rate: contest.flop / each[f"{way}_s"] / each[f"{rate}_flop_per_s"]
-            )
-            for way in ("ours", "bare")
-            for rate in ("sgemm", "square_sgemm")
+            f"{way}_share_of_{rate}": share(way, rate) for way in ("ours", "bare") for rate in ("sgemm", "square_sgemm")
         },
-        "medians": {key: median(lambda each, key=key: each[key]) for key in rounds[0]},
+        "medians": {key: median(itemgetter(key)) for key in rounds[0]},
         "rounds": rounds,
     }
 

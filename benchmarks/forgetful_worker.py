@@ -11,7 +11,7 @@ from hintwise.scoring import score_distinct
 from worker.__main__ import main
 from worker.algorithms import ppo
 
-ppo.score = score_distinct
+ppo.score = score_distinct  # type: ignore[attr-defined] # what it imported under that name
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

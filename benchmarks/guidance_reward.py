@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 import gymnasium
+import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -63,7 +64,7 @@ class Looks(BaseCallback):
     def _on_step(self) -> bool:
         if self.num_timesteps % LOOK_EVERY == 0:
             found, _ = evaluate_policy(self.model, cliff(), n_eval_episodes=NUM_EPISODES, warn=False)
-            self.curve.append((self.num_timesteps, float(found)))
+            self.curve.append((self.num_timesteps, float(np.mean(found))))
         return True
 
 

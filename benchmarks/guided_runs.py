@@ -66,6 +66,11 @@ class Run(NamedTuple):
         full = reached[reached >= WINDOW - 1]
         return int(self.ended[full[0]]) if len(full) else None
 
+    @property
+    def mean_return(self) -> float:
+        """Of its evaluation, without hints."""
+        return float(self.line["evaluation"]["mean_return"])
+
     def score(self, name: str, *, with_hints: bool = False) -> float | None:
         """Returns a number of its evaluation; None where it was shown no hints."""
         evaluation = self.line["evaluation_with_hints" if with_hints else "evaluation"]

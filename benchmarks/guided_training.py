@@ -109,7 +109,7 @@ def shown(run: Run) -> Row:
         "seed": run.seed,
         "episodes": run.score("episodes"),
         "mode": run.line["evaluation"]["mode"],
-        "mean_return": run.score("mean_return"),
+        "mean_return": run.mean_return,
         "success_rate": run.score("success_rate"),
         "mean_return_with_hints": run.score("mean_return", with_hints=True),
         "success_rate_with_hints": run.score("success_rate", with_hints=True),
@@ -168,7 +168,7 @@ def beside_unguided(runs: Sequence[Run], unguided: Sequence[Run], most: float | 
     pairs = [(run, others[run.seed]) for run in runs if run.seed in others]
     if not pairs:
         return None
-    differences = {run.seed: run.score("mean_return") - other.score("mean_return") for run, other in pairs}
+    differences = {run.seed: run.mean_return - other.mean_return for run, other in pairs}
     bound = lower_bound(list(differences.values()))
     with_guidance, without = ([pair[k] for pair in pairs] for k in range(2))
     return {

@@ -80,7 +80,7 @@ def _dumper(model: str, rank: int) -> Callable[[], bytes]:
 
     def dump() -> bytes:
         with torch.no_grad():
-            policy.value_head.bias += 1.0
+            policy.value_head.bias.add_(1.0)
         return weights.dump({})
 
     return dump

@@ -13,7 +13,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -21,6 +21,7 @@ from hintwise.language_model import load_language_model
 from worker.evaluate import Evaluation, play_episodes
 from worker.pretraining.obey import TEMPERATURE, obeyed
 from worker.pretraining.reader import Reader
+from worker.served_policy import ServedPolicy
 from worker.text_env import NO_ARGUMENTS, State
 
 FIRST_SEED, NUM_EPISODES = 900_000, 100
@@ -99,7 +100,7 @@ def obey_only(
         num_episodes: Episodes to play, all side by side.
     """
     return play_episodes(
-        Obedient(reader),
+        cast("ServedPolicy", Obedient(reader)),  # all of it that an evaluation without hints asks
         env_id,
         env_kwargs=env_kwargs,
         memory=memory,

@@ -101,7 +101,7 @@ def _service(model: Path | str) -> Iterator[tuple[str, int]]:
 
 def _change(policy: Policy) -> None:
     with torch.no_grad():
-        policy.value_head.bias += 1.0
+        policy.value_head.bias.add_(1.0)
 
 
 def _push(client: Client, policy: Policy) -> dict[str, float]:

@@ -57,10 +57,10 @@ def _record(env_id: str, act: Act, num_steps: int, seed: int) -> RecordedStream:
     order = [
         texts.setdefault(next(player), len(texts)) for _ in range(num_steps // NUM_ENVIRONMENTS) for player in players
     ]
-    task = environments[0].unwrapped.mission
+    level: Any = environments[0].unwrapped
     return RecordedStream(
         env_id=env_id,
-        task=task,
+        task=level.mission,
         actions=("turn left", "turn right", "move forward", "pick up", "drop", "toggle", "wait"),
         texts=tuple(texts),
         order=tuple(order),
@@ -153,7 +153,8 @@ def _scripted_action(env: Any, generator: random.Random) -> int:
 
 def _towards(inner: Any, target: Cell, final: int) -> int:
     """Returns the next action on a shortest path to facing `target`, and there `final`."""
-    start = (tuple(int(x) for x in inner.agent_pos), int(inner.agent_dir))
+    x, y = inner.agent_pos
+    start = ((int(x), int(y)), int(inner.agent_dir))
     queue: deque[tuple[tuple[Cell, int], int | None]] = deque([(start, None)])
     known = {start}
     while queue:

@@ -114,7 +114,8 @@ def measure(
 
 def _times_of_updates(metrics: Path, worker: subprocess.Popen[bytes], log: str, num_updates: int) -> list[float]:
     """Returns when each update's line appeared, by this process's clock."""
-    begun, seen_s, size = time.perf_counter(), [], -1
+    begun, size = time.perf_counter(), -1
+    seen_s: list[float] = []
     while len(seen_s) < num_updates:
         now = time.perf_counter()
         if worker.poll() is not None:

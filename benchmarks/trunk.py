@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from benchmarks import results_file
 from hintwise.model_names import LANGUAGE_DIR
@@ -66,7 +66,7 @@ def main() -> None:
 def _random_model(directory: Path) -> Path:
     """Writes the pretrained model's shape with the weights that its training began with."""
     config = json.loads((LANGUAGE_DIR / "config.json").read_text())
-    tokenizer = AutoTokenizer.from_pretrained(LANGUAGE_DIR)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(LANGUAGE_DIR)
     build_model(tokenizer, layers=config["n_layer"], width=config["n_embd"], seed=1).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory.resolve()
