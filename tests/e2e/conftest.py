@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from hintwise.model_names import EMBEDDED_DIR
+from tests.e2e.service_process import Process
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +24,11 @@ def another_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.transformer.ln_f.bias[0] += 1.0
     model.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def own_service(tmp_path: Path) -> Iterator[Process]:
+    """A service that a test may stop, or load as it likes."""
+    process = Process(tmp_path)
+    yield process
+    process.kill()

@@ -1,4 +1,4 @@
-"""`python -m service` as a process on a real socket: starting, stopping, callers who leave, swaps under load."""
+"""`python -m service` as a process on a real socket: starting, callers who leave, stopping, what cannot start."""
 
 import json
 import os
@@ -9,73 +9,17 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections import defaultdict
 
 import httpx
-import numpy as np
 import pytest
-import torch
-from safetensors.torch import load, save
 
 from hintwise import Client
-from hintwise.action_batch import collate
 from hintwise.digests import content_digest, sha256_of
-from hintwise.policy import Policy
-from hintwise.prompts import action_prompt
-from hintwise.tokens import TextEncoder
-from service.__main__ import main
-from tests.e2e.connection import ENDLESS
+from tests.e2e.connection import ENDLESS, PATIENCE_S, until
 from tests.e2e.forked import ROOT, Forked
+from tests.e2e.service_process import ENVIRONMENT, Process
 
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("HINTWISE_")}
-ACTIONS = ["push left", "push right"]
-SMALL = {"observations": ["x"], "actions": ACTIONS}
-NUM_SWAPS, NUM_CLIENTS = 200, 8
-PATIENCE_S = 60
-"""After which a test gives up waiting for what it waits for."""
-
-
-class Process:
-    """A service of one's own; `stop` must find it healthy to the end."""
-
-    def __init__(self, directory, *flags, start=Forked):
-        directory.mkdir(exist_ok=True)
-        self.weights_dir = directory / "weights"
-        self.log = directory / "stderr"
-        with self.log.open("wb") as log:
-            self.popen = start(
-                [sys.executable, "-m", "service", "--port", "0", "--weights-dir", str(self.weights_dir), *flags],
-                cwd=ROOT,
-                env=ENVIRONMENT,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        self.first_line = self.popen.stdout.readline()
-        assert self.first_line.startswith("listening on "), self.log.read_text()
-        self.url = self.first_line.split()[-1]
-        self.port = int(self.url.rsplit(":", 1)[1])
-
-    def connect(self):
-        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
-
-    def metric(self, series):
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
-        return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{series} ")), 0.0)
-
-    def stop(self, signal_number=signal.SIGTERM):
-        """Ends the process in order, and checks what it left on stdout and stderr."""
-        self.popen.send_signal(signal_number)
-        assert self.popen.wait(PATIENCE_S) == 0
-        assert self.popen.stdout.read() == ""
-        assert "Traceback" not in self.log.read_text(), self.log.read_text()
-
-    def kill(self):
-        if self.popen.poll() is None:
-            self.popen.kill()
-            self.popen.wait()
-        self.popen.stdout.close()
+SMALL = {"observations": ["x"], "actions": ["push left", "push right"]}
 
 
 @pytest.fixture(scope="module")
@@ -87,21 +31,6 @@ def service(tmp_path_factory):
         process.stop()
     finally:
         process.kill()
-
-
-@pytest.fixture
-def own_service(tmp_path):
-    process = Process(tmp_path)
-    yield process
-    process.kill()
-
-
-def until(condition, message):
-    """Returns once `condition` holds; a process without an event for it can only be asked."""
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up, message
-        time.sleep(0.005)
 
 
 def request_bytes(method, path, body, **headers):
@@ -307,101 +236,7 @@ def test_exit_with_parent_ends_with_the_parent(tmp_path, when):
         os.close(alive)
 
 
-# Logging
-
-FAILURE = """
-import logging, sys
-import structlog
-from service import logs
-logs.configure(log_format=sys.argv[1], log_level="info")
-def handle(observation):
-    raise RuntimeError("unforeseen")
-try:
-    handle("SECRET " + "observation")
-except RuntimeError as error:
-    structlog.get_logger("service").error("ours", exc_info=error)
-    logging.getLogger("uvicorn.error").error("uvicorn's", exc_info=error)
-"""
-
-
-@pytest.mark.parametrize("log_format", ["console", "json"])
-def test_a_logged_trace_holds_no_observation(log_format):
-    ended = subprocess.run([sys.executable, "-c", FAILURE, log_format], cwd=ROOT, capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout) == (0, "")
-    assert ended.stderr.count("RuntimeError") == 2
-    assert "SECRET observation" not in ended.stderr
-    assert len(ended.stderr.splitlines()) < 30
-
-
 # Refusing to start
-
-
-def outcome(capsys, monkeypatch, *flags):
-    """Returns exit status, stdout and stderr of `main`, for what it decides before it loads or binds anything."""
-    monkeypatch.setattr(sys, "argv", ["service", *flags])
-    for name in [name for name in os.environ if name.startswith("HINTWISE_")]:
-        monkeypatch.delenv(name)
-    try:
-        status = main()
-    except SystemExit as ended:
-        status = ended.code
-    return status, *capsys.readouterr()
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])  # noqa: S104 (refused)
-def test_an_open_address_is_refused_with_what_to_do(capsys, monkeypatch, host):
-    status, printed, complaint = outcome(capsys, monkeypatch, "--host", host)
-    assert (status, printed) == (2, "")
-    assert complaint.count("\n") == 1
-    assert "127.0.0.1" in complaint
-    assert host in complaint
-
-
-@pytest.mark.parametrize(
-    ("flags", "named"),
-    [
-        (["--no-such-flag"], "--no-such-flag"),
-        (["--port", "70000"], "--port"),
-        (["--port", "http"], "--port"),
-        (["--max-batch-tokens", "0"], "--max-batch-tokens"),
-        (["--max-queue-observations", "100"], "--max-queue-observations"),
-        (["--readout", "guess"], "--readout"),
-        (["--readout", "head", "--head-actions", "a,b", "--alpha", "1"], "alpha"),
-        (["--log-level", "loud"], "--log-level"),
-    ],
-)
-def test_a_wrong_flag_is_named(capsys, monkeypatch, flags, named):
-    status, printed, complaint = outcome(capsys, monkeypatch, *flags)
-    assert (status, printed) == (2, "")
-    assert named in complaint.splitlines()[-1]
-    assert "Traceback" not in complaint
-
-
-@pytest.mark.parametrize("source", ["openai:http://127.0.0.1:1", "scripted", "file:hints.json"])
-def test_a_guidance_source_of_a_later_version_is_refused_with_the_choices(capsys, monkeypatch, source):
-    status, printed, complaint = outcome(capsys, monkeypatch, "--guidance", source)
-    assert (status, printed) == (2, "")
-    assert complaint.count("\n") == 1
-    for part in ("--guidance", source, "'embedded'", "a directory", "a hub id"):
-        assert part in complaint
-
-
-def test_a_wrong_variable_is_named(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["service"])
-    monkeypatch.setenv("HINTWISE_PORT", "70000")
-    assert main() == 2
-    assert "port" in capsys.readouterr().err
-
-
-def test_help_names_every_setting_with_its_unit(capsys, monkeypatch):
-    status, printed, _ = outcome(capsys, monkeypatch, "--help")
-    assert status == 0
-    text = " ".join(printed.split())
-    for flag in ("host", "port", "model", "readout", "guidance", "scorer-model", "weights-dir", "max-batch-tokens"):
-        assert f"--{flag}" in text
-    for unit in ("milliseconds", "seconds", "bytes", "tokens"):
-        assert unit in text
-    assert text.startswith("usage: python -m service")
 
 
 @pytest.fixture(scope="module")
@@ -442,117 +277,3 @@ def test_what_cannot_start_says_so_in_one_line(failed_starts, name, status, said
     assert printed == ""
     [line] = complaint.splitlines()
     assert all(word in line for word in said)
-
-
-# Swaps under load
-
-
-class Caller(threading.Thread):
-    """Calls /act without pause with texts of its own, and keeps every answer."""
-
-    def __init__(self, url, texts, seen):
-        super().__init__()
-        self.texts, self.answers, self.failures = texts, [], []
-        self.over = threading.Event()
-        self._url, self._seen = url, seen
-
-    def run(self):
-        with httpx.Client(base_url=self._url, timeout=PATIENCE_S) as client:
-            while not self.over.is_set():
-                response = client.post("/act", json={"observations": self.texts, "actions": ACTIONS})
-                if response.status_code != 200:
-                    self.failures.append(response.text)
-                    continue
-                answer = response.json()
-                version = answer["policy_version"]
-                assert response.headers["x-policy-version"] == str(version)
-                self.answers.append((version, np.array([result["log_probs"] for result in answer["results"]])))
-                self._seen(version)
-
-
-class Newest:
-    """The newest version that any caller met."""
-
-    def __init__(self):
-        self.version, self._changed = 0, threading.Condition()
-
-    def __call__(self, version):
-        with self._changed:
-            self.version = max(self.version, version)
-            self._changed.notify_all()
-
-    def wait_for(self, version):
-        with self._changed:
-            assert self._changed.wait_for(lambda: self.version >= version, PATIENCE_S), f"nobody met {version}"
-
-
-def noise(state, version):
-    """Returns the weights pushed as `version`; only the trunk's numbers differ."""
-    generator = torch.Generator().manual_seed(version)
-    return {
-        name: tensor + 0.01 * torch.randn(tensor.shape, generator=generator) if tensor.dim() else tensor
-        for name, tensor in state.items()
-    }
-
-
-@torch.no_grad()
-def recomputed(language_model, state, texts):
-    """Returns what weights say about texts, offline."""
-    policy = Policy(language_model)
-    assert policy.load_state_dict(state, strict=False).missing_keys == ["trunk.lm_head.weight"]
-    encoder = TextEncoder(language_model.tokenizer, max_tokens=language_model.max_tokens)
-    prompts = [encoder.encode(action_prompt(text)) for text in texts]
-    return policy(collate(prompts, [encoder.phrases(tuple(ACTIONS))] * len(prompts))).log_probs.numpy()
-
-
-@pytest.mark.slow
-def test_200_swaps_while_8_clients_act_without_pause(own_service, fresh_embedded):
-    url, newest = own_service.url, Newest()
-    original = load(httpx.get(f"{url}/weights/1").content)
-    sizes = [1, 2, 3, 4, 8, 8, 16, 200]  # the last travels in more than one batch
-    assert len(sizes) == NUM_CLIENTS
-    texts = [[f"cart {n % 41} speed {k} pole 20 turn {n // 41}" for n in range(size)] for k, size in enumerate(sizes)]
-    callers = [Caller(url, each, newest) for each in texts]
-    for caller in callers:
-        caller.start()
-    try:
-        newest.wait_for(1)
-        with httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
-            for version in range(2, NUM_SWAPS + 2):
-                data = save(noise(original, version))
-                headers = {"if-match": f'"{version - 1}"', "content-digest": content_digest(sha256_of(data))}
-                response = client.put("/weights", content=data, headers=headers)
-                assert response.status_code == 200, response.text
-                assert response.json()["policy_version"] == version
-                if version % 2:  # every other version is pushed on the heels of the one before
-                    newest.wait_for(version)
-        newest.wait_for(NUM_SWAPS + 1)
-    finally:
-        for caller in callers:
-            caller.over.set()
-        for caller in callers:
-            caller.join()
-    assert [caller.failures for caller in callers] == [[]] * NUM_CLIENTS
-    check_answers(fresh_embedded, original, callers)
-    assert own_service.metric("hintwise_swaps_total") == NUM_SWAPS
-    own_service.stop(signal.SIGINT)
-
-
-def check_answers(language_model, original, callers):
-    """Every answer's log-probs are those of the version it names, and of no other."""
-    answers = defaultdict(list)
-    for k, caller in enumerate(callers):
-        for version, log_probs in caller.answers:
-            answers[version].append((k, log_probs))
-    assert len(answers) >= NUM_SWAPS / 2
-    previous: np.ndarray | None = None
-    for version in sorted(answers):
-        state = original if version == 1 else noise(original, version)
-        everything = recomputed(language_model, state, [text for caller in callers for text in caller.texts])
-        parts = np.split(everything, np.cumsum([len(caller.texts) for caller in callers])[:-1])
-        for k, log_probs in answers[version]:
-            tolerance = 1e-5 * (1 + np.abs(parts[k]))
-            assert (np.abs(log_probs - parts[k]) <= tolerance).all(), f"version {version}, caller {k}"
-        if previous is not None:  # the weights differ enough for this to mean something
-            assert (np.abs(previous - everything) > 1e-3).any()
-        previous = everything
