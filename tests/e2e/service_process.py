@@ -22,8 +22,9 @@ class Process:
         self.weights_dir = directory / "weights"
         self.log = directory / "stderr"
         with self.log.open("wb") as log:
+            fixed = ("--port", "0", "--weights-dir", str(self.weights_dir), "--num-threads", "1")
             self.popen = start(
-                [sys.executable, "-m", "service", "--port", "0", "--weights-dir", str(self.weights_dir), *flags],
+                [sys.executable, "-m", "service", *fixed, *flags],
                 cwd=ROOT,
                 env=ENVIRONMENT,
                 stdout=subprocess.PIPE,
