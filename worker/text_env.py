@@ -69,20 +69,21 @@ class GuidanceSnapshot(BaseModel):
     held: int = 0  # steps since the hint was asked for
     completed: tuple[str, ...] = ()  # goals of the episode's hints that were done
     dropped: bool
+    propensity: float = 0.5  # with which hints were to be shown
     weight: float
     memory: float  # of what pays for guidance
     earned: float  # in the episode so far
     paid: float = 0.0  # of it, with its weight and up to the cap
     num_steps: int  # of all environments, since the run began
-    gate: tuple[float, Sequence[tuple[bool, float, float]]]  # of all environments: `gate.GateState`
+    gate: tuple[float, Sequence[tuple[bool, float, float, float]]]  # of all environments: `gate.GateState`
 
     @field_validator("gate", mode="before")
     @classmethod
     def _without_episodes_of_another_form(cls, gate: Any) -> Any:
-        """Leaves out episodes of two numbers: when a gate looked at nothing else, nobody noted who saw hints."""
+        """Leaves out episodes of fewer numbers: of them nobody noted who saw hints, or how likely that was."""
         match gate:
             case [value, [*episodes]]:
-                return value, [each for each in episodes if not isinstance(each, list) or len(each) != 2]
+                return value, [each for each in episodes if not isinstance(each, list) or len(each) not in (2, 3)]
         return gate
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from worker.buffers import Floats
 from worker.guidance.settings import GuidanceSettings
 
 NUM_EPISODES = 64
@@ -30,6 +31,7 @@ class GuidedEpisode(NamedTuple):
     shown: bool  # its hints, to the policy
     earned: float  # by following hints, per step, whatever the weight
     episode_return: float  # the environment's own
+    propensity: float  # with which its hints were to be shown when it began
 
 
 GateState: TypeAlias = tuple[float, list[GuidedEpisode]]
@@ -63,18 +65,23 @@ class Gate(Protocol):
 class Trial:
     """Trusts hints as far as episodes that show them come to more than those that do not.
 
-        t      = (mean return with - mean return without) / sqrt(var_with / n_with + var_without / n_without)
+        mean   = sum w_i G_i / sum w_i              w_i = 1 / p_i where hints were shown, 1 / (1 - p_i) where not
+        error² = n / (n - 1) * sum w_i² (G_i - mean)² / (sum w_i)²
+        t      = (mean with - mean without) / sqrt(error²_with + error²_without)
         trust  = t / 2, within 0 and 1
         shows  = t + 2, within 1/8 and 1
 
-    of the last 128 episodes, both kinds from the same stretch of the run, and those that go on with what they have
-    earned so far: a success ends an episode early, and without them the first to end would speak for all. Nothing is
-    trusted before it has helped: without a difference, where all fail for instance, trust is 0. It falls again as the
-    policy learns to do without.
+    of the returns G of the last 128 episodes, both kinds from the same stretch of the run, and of those that go on with
+    what they have earned so far: a success ends an episode early, and without them the first to end would speak for
+    all. p is the share of episodes that was to show hints when the episode began. It follows t, so that one kind is
+    rarer at some times than at others: unweighted, a policy that learns would be compared with itself at another time.
+    Nothing is trusted before it has helped: without a difference, where all fail for instance, trust is 0. It falls
+    again as the policy learns to do without.
     Where hints do harm, beyond what chance does in one look of six, fewer episodes are spent on them, but always some:
     hints may come right.
 
-    Source: Welch 1947, The generalization of Student's problem, for t.
+    Source: Welch 1947, The generalization of Student's problem, for t; Hájek 1971, Comment on An essay on the logical
+    foundations of survey sampling, for the means.
     """
 
     FULL_T = 2.0
@@ -98,15 +105,13 @@ class Trial:
         self._ended.append(episode)
 
     def look(self, running: Sequence[GuidedEpisode]) -> None:
-        returns = {
-            shown: np.array([each.episode_return for each in (*self._ended, *running) if each.shown == shown])
-            for shown in (True, False)
-        }
-        shown, hidden = returns[True], returns[False]
+        episodes = (*self._ended, *running)
+        shown = np.array([(each.episode_return, 1 / each.propensity) for each in episodes if each.shown])
+        hidden = np.array([(each.episode_return, 1 / (1 - each.propensity)) for each in episodes if not each.shown])
         if min(len(shown), len(hidden)) < self.FEWEST_EPISODES:
             return
-        gained = float(shown.mean() - hidden.mean())
-        error = math.sqrt(shown.var(ddof=1) / len(shown) + hidden.var(ddof=1) / len(hidden))
+        (mean, square), (other_mean, other_square) = _weighted_mean(*shown.T), _weighted_mean(*hidden.T)
+        gained, error = mean - other_mean, math.sqrt(square + other_square)
         if abs(gained) <= ROUNDING:
             self._t = 0.0
         else:
@@ -118,6 +123,14 @@ class Trial:
     def restore(self, number: float, episodes: Iterable[GuidedEpisode]) -> None:
         self._t = number
         self._ended.extend(episodes)
+
+
+def _weighted_mean(values: Floats, weights: Floats) -> tuple[float, float]:
+    """Returns the mean of (n,) values and the square of its standard error."""
+    count, total = len(values), weights.sum()
+    mean = (weights * values).sum() / total
+    spread = (weights**2 * (values - mean) ** 2).sum() / total**2
+    return float(mean), float(spread * count / (count - 1))
 
 
 class Forecast:

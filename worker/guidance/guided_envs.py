@@ -61,6 +61,7 @@ class GuidedEnvs:
         self._hints = Hints(source, envs.num_envs, settings.hint_every, how_far)
         self._episodes = [-1] * envs.num_envs  # that each environment has begun before this one; -1: none is on
         self._dropped = [False] * envs.num_envs
+        self._propensities = [0.0] * envs.num_envs  # with which hints were to be shown when the episode began
         self._weights = [0.0] * envs.num_envs
         self._earned = [0.0] * envs.num_envs  # in the episode so far, whatever the weight
         self._returns = [0.0] * envs.num_envs  # the environment's own, in the episode so far
@@ -104,7 +105,7 @@ class GuidedEnvs:
 
     def _guided(self, before: Sequence[State], choices: Sequence[int], outcome: VectorStep) -> VectorStep:
         ended = np.flatnonzero(outcome.terminated | outcome.truncated).tolist()
-        shown = [not dropped for dropped in self._dropped]  # of the episodes that may have ended
+        may_have_ended = [self._so_far(i) for i in range(self.num_envs)]
         was, behind = list(self._hints.now), self._hints.behind(outcome.final_states)
         finals = {i: self._advised(i, state, behind[i]) for i, state in outcome.final_states.items()}
         self._draw(ended)
@@ -116,7 +117,7 @@ class GuidedEnvs:
             moves[i] = Move(before[i], before[i].actions[choice], after[0], was[i], after[1])
         shaping = self._pay(moves)
         self._returns = [so_far + float(paid) for so_far, paid in zip(self._returns, outcome.rewards, strict=True)]
-        finished = self._end_episodes(outcome.finished, shown)
+        finished = self._end_episodes(outcome.finished, may_have_ended)
         self._settle(ended)
         return outcome._replace(
             rewards=outcome.rewards + shaping,
@@ -137,24 +138,33 @@ class GuidedEnvs:
             self._paid[i] += float(shaping[i])
         return shaping
 
-    def _end_episodes(self, finished: Sequence[FinishedEpisode], shown: Sequence[bool]) -> list[FinishedEpisode]:
-        """Returns episodes that ended, with whether they were shown hints; the gate hears of all."""
+    def _end_episodes(
+        self, finished: Sequence[FinishedEpisode], were: Sequence[GuidedEpisode]
+    ) -> list[FinishedEpisode]:
+        """Returns episodes that ended, with whether they were shown hints; the gate hears of all.
+
+        Args:
+            finished: The environments' account of them.
+            were: Of every environment, the episode that was on before the step.
+        """
         for i, episode_return, length, _ in finished:
-            self._gate.note(GuidedEpisode(shown[i], self._earned[i] / length, episode_return))
+            self._gate.note(were[i]._replace(earned=self._earned[i] / length, episode_return=episode_return))
             self._earned[i] = self._paid[i] = self._returns[i] = 0.0
         running = set(range(self.num_envs)) - {each.env_index for each in finished}
         self._gate.look([self._so_far(i) for i in sorted(running)])
-        return [each._replace(hinted=shown[each.env_index]) for each in finished]
+        return [each._replace(hinted=were[each.env_index].shown) for each in finished]
 
     def _so_far(self, i: int) -> GuidedEpisode:
         earned = self._earned[i] / max(1, self._hints.now[i].age)
-        return GuidedEpisode(not self._dropped[i], earned, self._returns[i])
+        return GuidedEpisode(not self._dropped[i], earned, self._returns[i], self._propensities[i])
 
     def _draw(self, began: Sequence[int]) -> None:
         """Draws which of the episodes that begin have wrong hints, and whose hints are not shown."""
+        share = self._hint_share
         for i in began:
             self._episodes[i] += 1
-            self._dropped[i] = hint_is_dropped(self._run_seed, i, self._episodes[i], probability=1 - self._hint_share)
+            self._dropped[i] = hint_is_dropped(self._run_seed, i, self._episodes[i], probability=1 - share)
+            self._propensities[i] = share
             self._hints.wrong[i] = self._is_wrong(i)
 
     def _settle(self, began: Sequence[int]) -> None:
@@ -186,6 +196,7 @@ class GuidedEnvs:
         return GuidanceSnapshot(
             **self._hints.now[i]._asdict(),
             dropped=self._dropped[i],
+            propensity=self._propensities[i],
             weight=self._weights[i],
             memory=self._earnings.memory(i) if self._earnings else 0.0,
             earned=self._earned[i],
@@ -196,7 +207,8 @@ class GuidedEnvs:
 
     def _take_back(self, i: int, was: GuidanceSnapshot) -> None:
         self._hints.now[i] = Held(was.hint, was.goal, was.age, was.held, was.completed)
-        self._dropped[i], self._weights[i], self._num_steps = was.dropped, was.weight, was.num_steps
+        self._dropped[i], self._propensities[i] = was.dropped, was.propensity
+        self._weights[i], self._num_steps = was.weight, was.num_steps
         self._hints.wrong[i] = self._is_wrong(i)
         self._earned[i], self._paid[i] = was.earned, was.paid
         if self._earnings:

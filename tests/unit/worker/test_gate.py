@@ -12,8 +12,9 @@ from worker.text_env import GuidanceSnapshot
 def test_a_checkpoint_from_before_the_trial_has_no_episodes_for_it():
     snapshot = {"hint": "", "age": 0, "dropped": False, "weight": 0, "memory": 0, "earned": 0, "num_steps": 8}
     assert GuidanceSnapshot(**snapshot, gate=[0.5, [[-0.1, 0.5]]]).gate == (0.5, [])
-    kept = [[True, -0.1, 0.5]]
-    assert GuidanceSnapshot(**snapshot, gate=[0.5, kept]).gate == (0.5, [(True, -0.1, 0.5)])
+    assert GuidanceSnapshot(**snapshot, gate=[0.5, [[True, -0.1, 0.5]]]).gate == (0.5, [])
+    kept = [[True, -0.1, 0.5, 0.4]]
+    assert GuidanceSnapshot(**snapshot, gate=[0.5, kept]).gate == (0.5, [(True, -0.1, 0.5, 0.4)])
     with pytest.raises(ValidationError, match="gate"):
         GuidanceSnapshot(**snapshot, gate=7)
 
@@ -21,7 +22,7 @@ def test_a_checkpoint_from_before_the_trial_has_no_episodes_for_it():
 def after(episodes):
     gate = Forecast()
     for earned, episode_return in episodes:
-        gate.note(GuidedEpisode(False, earned, episode_return))
+        gate.note(GuidedEpisode(False, earned, episode_return, 0.5))
     return gate
 
 
@@ -35,8 +36,8 @@ def tried(shown, hidden, running=()):
     gate = Trial()
     for returns, kind in ((shown, True), (hidden, False)):
         for episode_return in returns:
-            gate.note(GuidedEpisode(kind, 0.0, episode_return))
-    gate.look([GuidedEpisode(kind, 0.0, so_far) for kind, so_far in running])
+            gate.note(GuidedEpisode(kind, 0.0, episode_return, 0.5))
+    gate.look([GuidedEpisode(kind, 0.0, so_far, 0.5) for kind, so_far in running])
     return gate
 
 
@@ -99,7 +100,7 @@ def test_episodes_that_go_on_count_for_what_they_earned_so_far():
 def test_a_trial_forgets_what_was_long_ago():
     gate = tried(around(0.8), around(0.2))
     for k, episode_return in enumerate(around(0.8, 2 * NUM_EPISODES, seed=3)):
-        gate.note(GuidedEpisode(k % 2 == 0, 0.0, episode_return))
+        gate.note(GuidedEpisode(k % 2 == 0, 0.0, episode_return, 0.5))
     gate.look([])
     assert gate.value < 0.7
 
@@ -110,10 +111,26 @@ def test_a_policy_that_learns_is_not_compared_with_its_own_past():
     for seed in (1, 2, 3):
         gate = Trial()
         for k, noise in enumerate(around(0.0, 800, seed=seed)):
-            gate.note(GuidedEpisode(k % 8 == 0, 0.0, k / 200 + noise))
+            gate.note(GuidedEpisode(k % 8 == 0, 0.0, k / 200 + noise, 1 / 8))
             gate.look([])
             shows.append(gate.shows)
     assert np.mean(shows) > 0.7  # 0.125 where each kind is looked back on for as many episodes
+
+
+def test_showing_hints_less_often_at_some_times_does_not_compare_the_policy_with_its_past():
+    """Hints that do nothing, shown as often as the trial says, while returns rise from 0 to 1."""
+    ends, looks = [], []
+    for seed in range(200):
+        gate, generator = Trial(), np.random.default_rng(seed)
+        for k in range(200):
+            share = 0.5 * gate.shows
+            succeeds = float(generator.random() < k / 200)
+            gate.note(GuidedEpisode(bool(generator.random() < share), 0.0, succeeds, share))
+            gate.look([])
+            looks.append(gate.shows)
+        ends.append(gate.value)
+    assert np.mean(np.array(ends) == 1.0) < 0.05  # as if the share had never changed; unweighted, a tenth
+    assert np.mean(np.array(looks) < 1.0) < 0.18  # t < -1; unweighted, a fifth
 
 
 def test_rounding_is_no_difference():
@@ -128,9 +145,9 @@ def test_the_rarer_kind_is_not_trusted_for_having_fewer_episodes_that_go_on():
     for _ in range(3_000):
         left -= 1
         for i in np.flatnonzero(left == 0):
-            gate.note(GuidedEpisode(bool(shown[i]), 0.0, 0.9 + 0.02 * generator.random()))
+            gate.note(GuidedEpisode(bool(shown[i]), 0.0, 0.9 + 0.02 * generator.random(), 0.2))
             shown[i], left[i] = generator.random() < 0.2, generator.integers(15, 26)
-        gate.look([GuidedEpisode(bool(each), 0.0, 0.0) for each in shown])
+        gate.look([GuidedEpisode(bool(each), 0.0, 0.0, 0.2) for each in shown])
         trusted.append(gate.value)
     assert np.mean(trusted[1_000:]) < 0.4
 
@@ -143,7 +160,7 @@ def test_a_trial_goes_on_where_it_was(shown):
     resumed.restore(*straight.state())
     assert (resumed.state(), resumed.value, resumed.shows) == (straight.state(), straight.value, straight.shows)
     for gate in (straight, resumed):
-        gate.note(GuidedEpisode(True, 0.0, 5.0))
+        gate.note(GuidedEpisode(True, 0.0, 5.0, 0.5))
         gate.look([])
     assert resumed.value == straight.value
 
@@ -188,7 +205,7 @@ def test_nothing_is_concluded_from_equal_returns_or_few_episodes():
 def test_it_opens_again_when_obeying_pays_again():
     gate = after(drawn(100, lambda x, noise: (x, -x)))
     for earned, episode_return in drawn(2 * NUM_EPISODES, lambda x, noise: (x, x)):
-        gate.note(GuidedEpisode(False, earned, episode_return))
+        gate.note(GuidedEpisode(False, earned, episode_return, 0.5))
     assert gate.value > 0.95
 
 
@@ -198,5 +215,5 @@ def test_it_goes_on_where_it_was():
     second = Forecast()
     second.restore(*first.state())
     for episode in episodes[50:]:
-        second.note(GuidedEpisode(False, *episode))
+        second.note(GuidedEpisode(False, *episode, 0.5))
     assert second.state() == straight.state()

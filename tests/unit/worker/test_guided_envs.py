@@ -5,8 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.unit.worker.guided import Earned, Source, guided, states_of
+from tests.unit.worker.guided import NUM_ENVS, Earned, Source, guided, states_of
 from worker.envs import TextEnvs
+from worker.guidance import guided_envs
+from worker.guidance.gate import Open
 from worker.guidance.guided_envs import GuidedEnvs
 from worker.guidance.hints import Hints, service_hints
 from worker.guidance.settings import GuidanceSettings
@@ -82,6 +84,39 @@ def test_a_hint_is_shown_or_hidden_for_a_whole_episode():
     assert all(len(found) == 1 for found in by_episode.values())
     assert {True} in by_episode.values()
     assert {False} in by_episode.values()
+
+
+class Noting(Open):
+    """A gate that notes what it is told, and shows as many as a test says."""
+
+    def __init__(self):
+        super().__init__()
+        self.ended, self.on = [], []
+
+    def note(self, episode):
+        self.ended.append(episode.propensity)
+
+    def look(self, running):
+        self.on = [episode.propensity for episode in running]
+
+
+def test_the_gate_hears_how_likely_an_episode_was_to_show_its_hints_when_it_began(monkeypatch):
+    gates = [Noting(), Noting()]
+    ones = iter(gates)
+    monkeypatch.setattr(guided_envs, "gate_of", lambda settings: next(ones))
+    envs, resumed = (guided(hint_dropout=0.2, max_episode_steps=2) for _ in range(2))
+    for gate in gates:
+        gate.shows = 0.5
+    envs.step([0] * NUM_ENVS)
+    assert gates[0].on == [0.8] * NUM_ENVS
+    envs.step([1] * NUM_ENVS)
+    envs.step([0] * NUM_ENVS)
+    assert gates[0].ended == [0.8] * NUM_ENVS
+    assert gates[0].on == [0.4] * NUM_ENVS
+    resumed.restore(*envs.snapshot())
+    for each in (envs, resumed):
+        each.step([1] * NUM_ENVS)
+    assert gates[0].ended[NUM_ENVS:] == gates[1].ended == [0.4] * NUM_ENVS
 
 
 def test_reward_alone_shows_nothing():
