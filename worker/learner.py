@@ -144,7 +144,10 @@ class Learner:
         self._note_boundary()
 
     def run_update(
-        self, before_step: Callable[[], None] = lambda: None, while_pushing: Callable[[], None] = lambda: None
+        self,
+        before_step: Callable[[], None] = lambda: None,
+        while_pushing: Callable[[], None] = lambda: None,
+        on_report: Callable[[UpdateReport], None] = lambda report: None,
     ) -> UpdateReport:
         """Collects one rollout, learns from it and pushes the result.
 
@@ -152,6 +155,7 @@ class Learner:
             before_step: Called before every vector step, or before the update where the rollout is there already; what
                 it raises ends the run at the last boundary.
             while_pushing: Called behind the new boundary, while the service takes the weights.
+            on_report: Told what is returned, and of an update that was made and could not be pushed, too.
         """
         config, stopwatch = self.config, self.stopwatch
         before_step()
@@ -165,19 +169,25 @@ class Learner:
             metrics = self.algorithm.update(rollout, learning_rate=learning_rate)
         with stopwatch.on("pushing"):
             data = self._dump(rollout)
-            try:
-                with stopwatch.on("waiting"):
-                    self.collector.join()
-            finally:  # what was learned is kept where the next rollout is lost
-                self._count(rollout)
-                self.served.hold(data)
-                self._note_boundary()
-            self.served.meanwhile.later(while_pushing)
-            self.served.push()
-        spent_s = stopwatch.lap()
-        for part, seconds in spent_s.items():
-            self.spent_s[part] += seconds
-        return self._report(rollout, metrics, learning_rate, spent_s)
+        try:
+            with stopwatch.on("pushing"):
+                self._serve(data, rollout, while_pushing)
+        finally:
+            report = self._report(rollout, metrics, learning_rate, stopwatch.lap())
+            on_report(report)
+        return report
+
+    def _serve(self, data: bytes, rollout: Rollout, while_pushing: Callable[[], None]) -> None:
+        """Makes what was learned from `rollout` the run's own, and then the service's."""
+        try:
+            with self.stopwatch.on("waiting"):
+                self.collector.join()
+        finally:  # what was learned is kept where the next rollout is lost
+            self._count(rollout)
+            self.served.hold(data)
+            self._note_boundary()
+        self.served.meanwhile.later(while_pushing)
+        self.served.push()
 
     def checkpoint(self) -> Checkpoint:
         """Returns the run as it was at the last boundary, with the time it took so far."""
@@ -261,6 +271,8 @@ class Learner:
     def _report(
         self, rollout: Rollout, metrics: Metrics, learning_rate: float, spent_s: dict[Part, float]
     ) -> UpdateReport:
+        for part, seconds in spent_s.items():
+            self.spent_s[part] += seconds
         update_s = sum(spent_s.values())
         return UpdateReport(
             update=self.update,

@@ -126,11 +126,13 @@ def _run_updates(learner: Learner, record: RunRecord, display: Display, stop: St
             record.add(report)
             display.show(report)
 
+    def note_later(report: UpdateReport) -> None:
+        meanwhile.later(partial(note, report))
+
     stopwatch.lap()  # what came before was no training
     try:
         while learner.update < learner.config.num_updates:
-            report = learner.run_update(before_step=stop.check, while_pushing=save_if_due)
-            meanwhile.later(partial(note, report))
+            learner.run_update(before_step=stop.check, while_pushing=save_if_due, on_report=note_later)
             if learner.config.max_staleness:
                 meanwhile.run()  # the next request is another thread's
     finally:

@@ -217,6 +217,27 @@ def test_a_lost_service_leaves_a_checkpoint(config, connect, service):
     assert [line["update"] for line in read_metrics(config.directory)] == [1]  # what was still to be written is
 
 
+@pytest.mark.parametrize("max_staleness", [0, 1])
+def test_an_update_that_could_not_be_pushed_is_in_the_record_of_a_run_that_goes_on(
+    config, connect, service, monkeypatch, max_staleness
+):
+    config = config.model_copy(update={"max_staleness": max_staleness})
+    push, pushed = service.put_weights, []
+
+    def lose_the_second(*arguments, **settings):
+        pushed.append(1)
+        if len(pushed) == 2:
+            raise ServiceUnreachable("nobody answers")
+        return push(*arguments, **settings)
+
+    monkeypatch.setattr(service, "put_weights", lose_the_second)
+    with pytest.raises(ServiceUnreachable, match="step-000000128"):
+        train(config, connect=connect)
+    assert [line["update"] for line in read_metrics(config.directory)] == [1, 2]
+    train(config.model_copy(update={"resume": True}), connect=connect)
+    assert [line["update"] for line in read_metrics(config.directory)] == [1, 2, 3]
+
+
 @pytest.fixture
 def head_connect(make_service):
     """Stands in for `connect`: one service whose head answers for CartPole's actions."""
