@@ -24,6 +24,7 @@ from service.engine import Engine
 from service.settings import Settings
 
 PROBLEM_MEMBERS = {"type", "title", "status", "detail", "errors"}
+TEXTS = [f"cart {n} speed {n + 7} pole 20 turn {40 - n}" for n in range(6)]
 Tensors = dict[str, torch.Tensor]
 
 
@@ -137,6 +138,15 @@ class Service:
         """Returns one number of `/metrics`."""
         lines = (await self.http.get("/metrics")).text.splitlines()
         return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(series + " "))
+
+
+async def answers(service: Service) -> list[tuple[list[float], float]]:
+    """Returns what tells weights apart."""
+    return [(result["scores"], result["value"]) for result in await service.act(TEXTS, mode="greedy")]
+
+
+def files_in(service: Service) -> list[str]:
+    return sorted(path.name for path in service.engine.settings.weights_dir.iterdir())
 
 
 def noisy(state: Tensors, scale: float, seed: int) -> Tensors:
