@@ -7,7 +7,7 @@ HintwiseError
     ├── EnvironmentUnsupported    1  no such environment, or its actions are not Discrete
     ├── DescriberWrong            1  a describer breaks a promise
     ├── EnvironmentNotReplayable  1  the same seed and actions led to another observation
-    ├── EnvironmentFailed         1  a process of environments ended, gave no answer, or raised something
+    ├── EnvironmentFailed         1  an environment raised something, or a process of them ended or gave no answer
     ├── CheckpointUnusable        1  missing, damaged, or of a run with other settings
     ├── ServiceMismatch           1  the service runs another model, tokenizer or prompt template
     ├── LocalServiceFailed        1  the service that the worker started did not come up
@@ -20,6 +20,10 @@ HintwiseError
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from traceback import extract_tb
 
 from hintwise.errors import HintwiseError
 
@@ -97,3 +101,20 @@ class Interrupted(WorkerError):
     def __init__(self, detail: str, *, signal_number: int) -> None:
         super().__init__(detail)
         self.exit_status = 128 + signal_number
+
+
+@contextmanager
+def blamed(who: str) -> Iterator[None]:
+    """Lets what fails in an environment, in code that is not ours, end a run as other failures do: saved, in one line.
+
+    Raises:
+        EnvironmentFailed: The block raised something; the message says what, and where.
+    """
+    try:
+        yield
+    except HintwiseError:
+        raise
+    except Exception as error:
+        where = extract_tb(error.__traceback__)[-1]
+        kind = type(error).__name__
+        raise EnvironmentFailed(f"{who} raised {kind}: {error} ({where.filename}, line {where.lineno})") from error

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from hintwise.describers import Describer, describer_for
 from hintwise.describers.memory import Remembering
-from worker.errors import EnvironmentNotReplayable, EnvironmentUnsupported, NotRecorded
+from worker.errors import EnvironmentNotReplayable, EnvironmentUnsupported, NotRecorded, blamed
 from worker.minigrid_levels import is_level, register_levels
 
 MAX_EPISODE_STEPS = 10_000
@@ -165,8 +165,13 @@ class TextEnv:
         return returns > 0 if is_level(self.env_id) else None
 
     def reset(self, seed: int) -> State:
-        """Begins the episode of `seed`."""
-        with redirect_stdout(sys.stderr):  # where BabyAI prints the missions it throws away
+        """Begins the episode of `seed`.
+
+        Raises:
+            EnvironmentFailed: The environment or its describer raised something; so may `step`.
+        """
+        # On standard output BabyAI prints the missions that it throws away.
+        with blamed(f"{self.env_id} at its reset of seed {seed}"), redirect_stdout(sys.stderr):
             observation, _ = self._env.reset(seed=seed)
         self._seed, self._actions, self.episode_return = seed, [], 0.0
         if self._memory:
@@ -229,7 +234,8 @@ class TextEnv:
         self._env.close()
 
     def _take(self, action: int) -> Step:
-        observation, reward, terminated, truncated, _ = self._env.step(action)
+        with blamed(f"{self.env_id} at step {self.length + 1} of seed {self._seed}"):
+            observation, reward, terminated, truncated, _ = self._env.step(action)
         self._actions.append(action)
         self.episode_return += float(reward)
         if self._memory:
@@ -238,9 +244,10 @@ class TextEnv:
 
     def _see(self, observation: Any) -> State:
         self._observation = observation
-        self._legal = self._describer.legal_actions(observation)
-        names = self._describer.actions
-        self.state = State(self._describer.describe(observation), tuple(names[action] for action in self._legal))
+        with blamed(f"the describer of {self.env_id}"):
+            self._legal = self._describer.legal_actions(observation)
+            names = self._describer.actions
+            self.state = State(self._describer.describe(observation), tuple(names[action] for action in self._legal))
         return self.state
 
 

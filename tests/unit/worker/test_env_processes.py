@@ -63,7 +63,7 @@ def test_every_environment_has_one_process_and_no_process_is_idle(num_envs, num_
 @pytest.mark.parametrize(
     ("trouble", "message"),
     [
-        ("raise", r"the process of environments 0 to 1 could not step: ZeroDivisionError: division by zero"),
+        ("raise", r"0 to 1 could not step: .* at step 3 of seed \d+ raised ZeroDivisionError: .*slow_env.py, line \d+"),
         ("die", r"the process of environments 0 to 1 ended by signal 9"),
         ("hang", r"the process of environments 0 to 1 did not step within 0.5 s; raise --env-timeout-s"),
     ],
@@ -161,6 +161,14 @@ def test_a_process_that_dies_ends_the_run_with_a_whole_checkpoint(config, connec
     assert last_checkpoint(config.directory).name == "step-000000032"
     train(config.model_copy(update={"resume": True, "env_workers": 0}), connect=connect)
     assert [line["update"] for line in clockless(config.directory)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("env_workers", [0, 2])
+def test_an_environment_that_raises_ends_the_run_with_a_whole_checkpoint(config, connect, env_workers):
+    config = config.model_copy(update={"env_kwargs": {"trouble": "raise"}, "env_workers": env_workers})
+    with pytest.raises(EnvironmentFailed, match=r"raised ZeroDivisionError.*slow_env.*saved in .*step-000000000"):
+        train(config, connect=connect)
+    assert last_checkpoint(config.directory).name == "step-000000000"
 
 
 @pytest.mark.parametrize(
