@@ -112,6 +112,20 @@ class GuidanceSettings(BaseModel):
         return max(0.0, 1 - progress / self.guidance_fraction)
 
     @model_validator(mode="after")
+    def _check_that_what_fails_is_there(self) -> Self:
+        """Other settings may stand where they change nothing: the conditions of an experiment share them."""
+        faulty, wrong = self.faulty_guidance, self.wrong_hints
+        if self.guidance == "none" and (wrong or faulty != "none"):
+            fault = f"--wrong-hints {wrong:g}" if wrong else f"--faulty-guidance {faulty}"
+            raise ValueError(f"{fault} needs guidance that can fail; choose another --guidance than none")
+        if faulty == "flatters" and not self.pays_for_guidance:
+            raise ValueError(
+                f"--faulty-guidance flatters is of a scorer, and --guidance {self.guidance} asks none; "
+                "take --guidance reward or both"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_that_what_is_paid_for_is_known(self) -> Self:
         form, every = self.guidance_reward, self.hint_every
         if self.faulty_guidance != "none" and every == UNTIL_DONE:

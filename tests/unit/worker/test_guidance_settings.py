@@ -39,6 +39,26 @@ def test_what_makes_no_sense_together_is_refused_by_both_flags(arguments, named)
 
 
 @pytest.mark.parametrize(
+    ("guidance", "arguments", "named"),
+    [
+        ("none", ["--wrong-hints", "0.25"], "--wrong-hints 0.25"),
+        ("none", ["--faulty-guidance", "dies"], "--faulty-guidance dies"),
+        ("none", ["--faulty-guidance", "flatters"], "--faulty-guidance flatters"),
+        ("observation", ["--faulty-guidance", "flatters"], "--faulty-guidance flatters"),
+    ],
+)
+def test_a_fault_of_what_is_not_there_is_refused(guidance, arguments, named):
+    """An experiment's condition with a fault, and without the guidance that has it, would look robust."""
+    with pytest.raises(UsageError, match=named):
+        read(*arguments, guidance=guidance)
+
+
+@pytest.mark.parametrize("guidance", ["observation", "reward", "both"])
+def test_a_fault_of_what_is_there_is_taken(guidance):
+    assert read("--wrong-hints", "1", "--faulty-guidance", "dies", guidance=guidance).wrong_hints == 1
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["--guidance-reward", "bonus", "--hint-every", "done", "--max-hints", "3", "--guidance-cap", "0.4"],
