@@ -56,7 +56,7 @@ class PPOMetrics:
     policy_loss: float
     value_loss: float  # in units of value_scale squared
     entropy: float  # nats
-    distill_kl: float  # nats; 0 where no hints are shown
+    distill_kl: float  # nats; 0 where nothing is distilled
     approx_kl: float  # nats; mean of (ratio - 1) - log ratio
     clip_fraction: float  # share of ratios beyond the clip range
     grad_norm: float  # before clipping
