@@ -39,6 +39,7 @@ CHANGEABLE = frozenset(
         "eval_mode",
         "service_url",
         "service_timeout_s",
+        "request_timeout_s",
         "model",  # the checkpoint's own architecture and tokenizer are compared instead
         "readout",  # so is its own
         "device",
@@ -100,15 +101,29 @@ class ServiceSettings(BaseModel):
         description="Language model: `embedded`, a directory or a hub id; none: what the service at --service-url "
         "says, else `embedded`.",
     )
+    guidance_model: str | None = Field(
+        None, description="Guidance model of a service of one's own, named as `--model`; none: the service's default."
+    )
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="Where models run, here and in a service of one's own: cpu, cuda, cuda:N.",
+    )
     service_timeout_s: float = Field(
-        120.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="How long the service may be away before the run ends, in seconds.",
+        120.0, gt=0, allow_inf_nan=False, description="How long the service may be away until the run ends, in seconds."
+    )
+    request_timeout_s: float = Field(
+        30.0, gt=0, le=600, description="How long one request may take before the run ends, in seconds."
     )
     num_threads: int = Field(
         1, ge=1, description="CPU threads of this process; a service on the same machine needs its own."
     )
+
+    @model_validator(mode="after")
+    def _check_whose_guidance_model(self) -> Self:
+        if self.guidance_model is not None and self.service_url is not None:
+            raise ValueError("--guidance-model cannot change the service at --service-url; leave one of the two out")
+        return self
 
 
 class RunSettings(BaseModel):
@@ -164,9 +179,6 @@ class RunSettings(BaseModel):
         ge=1,
         le=1_000,
         description="Checkpoints that are kept, the last ones; the run is judged by the best of them.",
-    )
-    device: str = Field(
-        "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where gradients are computed: cpu, cuda, cuda:N."
     )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
 
 from hintwise.client import Client
-from hintwise.errors import HintwiseError
+from hintwise.client_core import Call
+from hintwise.errors import DeadlineExceeded, HintwiseError
 from worker.config import ServiceSettings
 from worker.errors import UsageError
 from worker.local_service import LocalService
@@ -18,6 +20,22 @@ Connect = Callable[..., AbstractContextManager[Client]]
 """What `connect` is, to those who may be given another."""
 START_TIMEOUT_S = 10.0
 """A service that was named has to be there: a wrong address should show at once."""
+T = TypeVar("T")
+
+
+class WorkerClient(Client):
+    """A client whose requests' time is `--request-timeout-s`, and which says so where it was too short."""
+
+    def __init__(self, url: str, *, timeout_s: float, **settings: Any) -> None:
+        super().__init__(url, timeout_s=timeout_s, **settings)
+        self._advice = f"raise --request-timeout-s ({timeout_s:g} now)"
+
+    def _run(self, call: Call[T], *others: Any) -> T:
+        try:
+            return super()._run(call, *others)
+        except DeadlineExceeded as error:
+            _advise(error, self._advice)
+            raise
 
 
 @contextmanager
@@ -34,7 +52,7 @@ def connect(
     """Yields a client of the named service, or of a new one that ends with the block.
 
     Args:
-        settings: `service_url`, `model` and `service_timeout_s`.
+        settings: All of them but `num_threads`.
         weights_dir: Where a new service keeps versions.
         log_path: Where its output goes.
         say: Told of every restart.
@@ -44,7 +62,7 @@ def connect(
 
     Raises:
         UsageError: `service_url` or the access token cannot be used.
-        ServiceUnreachable: Nobody answers at `service_url`.
+        ServiceUnreachable, DeadlineExceeded: Nobody answers at `service_url`.
         LocalServiceFailed: A new service did not start.
     """
     with ExitStack() as stack:
@@ -53,6 +71,8 @@ def connect(
         if url is None:
             local = LocalService(
                 model=settings.model or "embedded",
+                guidance_model=settings.guidance_model,
+                device=settings.device,
                 weights_dir=weights_dir,
                 log_path=log_path,
                 head_actions=head_actions,
@@ -66,19 +86,39 @@ def connect(
             on_wait(error.title.lower(), waited_s)
 
         transport = None if own is None else httpx.HTTPTransport()  # no proxy can reach this machine's loopback
-        with _open_client(url, settings.service_timeout_s, wait, while_waiting, transport) as client:
-            client.wait_until_ready(timeout_s=START_TIMEOUT_S)
+        with _open_client(url, settings, wait, while_waiting, transport) as client:
+            _await_ready(client)
             yield client
 
 
 def _open_client(
     url: str,
-    retry_s: float,
+    settings: ServiceSettings,
     on_wait: Callable[[HintwiseError, float], None],
     while_waiting: Callable[[], None],
     transport: httpx.BaseTransport | None,
 ) -> Client:
     try:
-        return Client(url, retry_s=retry_s, transport=transport, on_wait=on_wait, while_waiting=while_waiting)
+        return WorkerClient(
+            url,
+            timeout_s=settings.request_timeout_s,
+            retry_s=settings.service_timeout_s,
+            transport=transport,
+            on_wait=on_wait,
+            while_waiting=while_waiting,
+        )
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
+
+
+def _await_ready(client: Client) -> None:
+    try:
+        client.wait_until_ready(timeout_s=START_TIMEOUT_S)
+    except DeadlineExceeded as error:  # more time for a request would not help
+        _advise(error, "look whether a service works there, or say where one does: --service-url")
+        raise
+
+
+def _advise(error: HintwiseError, advice: str) -> None:
+    """Puts our advice in the place of that to callers in Python or by hand, which follows a semicolon."""
+    error.detail = f"{error.detail.partition('; ')[0]}; {advice}"

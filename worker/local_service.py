@@ -23,6 +23,8 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import urlsplit
 
+from worker.command_line import variable
+from worker.config import TrainConfig
 from worker.errors import LocalServiceFailed
 
 START_TIMEOUT_S = 120.0
@@ -30,6 +32,8 @@ STOP_TIMEOUT_S = 15.0
 MAX_RESTARTS = 5
 NUM_LOG_LINES = 5
 LISTENING = re.compile(r"listening on (http://\S+)")
+NUM_THREADS = "1"
+"""The other cores are for gradients, and for other runs of a sweep."""
 NOT_INHERITED = {"HINTWISE_TOKENS_FILE", "HINTWISE_HEAD_ACTIONS", "HINTWISE_HEAD_ENV_ID"}
 """The child answers this worker alone, on loopback: it needs no access tokens, and reads actions as the run does."""
 
@@ -39,6 +43,8 @@ class LocalService:
 
     Args:
         model: Name of the language model.
+        guidance_model: Name of the model that writes hints; None: the service's default.
+        device: Where its models run: cpu, cuda, cuda:N.
         weights_dir: Where the service keeps versions across restarts.
         log_path: Where its output goes.
         head_actions: What its policy's head answers for; None: it scores phrases.
@@ -54,12 +60,17 @@ class LocalService:
         model: str,
         weights_dir: Path,
         log_path: Path,
+        guidance_model: str | None = None,
+        device: str = "cpu",
         head_actions: Sequence[str] | None = None,
         module: str = "service",
     ) -> None:
         self._command = [sys.executable, "-m", module, "--host", "127.0.0.1", "--model", model]
         self._command += ["--weights-dir", str(weights_dir), "--exit-with-parent"]
-        self._command += ["--readout", "phrase" if head_actions is None else "head"]  # whatever the environment says
+        self._command += ["--device", device, "--num-threads", NUM_THREADS]
+        self._command += ["--readout", "phrase" if head_actions is None else "head"]
+        if guidance_model is not None:
+            self._command += ["--guidance", guidance_model]
         if head_actions is not None:
             self._command += ["--head-actions", json.dumps(list(head_actions))]
         self._log_path = log_path
@@ -110,8 +121,6 @@ class LocalService:
         self._process = None
 
     def _start(self, *, port: int) -> None:
-        environ = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
-        environ.setdefault("HINTWISE_NUM_THREADS", "1")
         with self._log_path.open("a") as log:
             self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
                 [*self._command, "--port", str(port)],
@@ -119,7 +128,7 @@ class LocalService:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=environ,
+                env=_inherited(),
                 start_new_session=True,
             )
         assert self._process.stdout is not None  # noqa: S101 (asked for above)
@@ -148,3 +157,9 @@ class LocalService:
     def _log_tail(self) -> str:
         lines = [line.strip() for line in self._log_path.read_text(errors="replace").splitlines() if line.strip()]
         return f"{self._log_path} ends with: {' | '.join(lines[-NUM_LOG_LINES:]) or '(nothing)'}"
+
+
+def _inherited() -> dict[str, str]:
+    """Returns the environment without settings of a run: HINTWISE_GUIDANCE=both is `train`'s, to a service a model."""
+    not_inherited = NOT_INHERITED | {variable(name) for name in TrainConfig.model_fields}
+    return {name: value for name, value in os.environ.items() if name not in not_inherited}

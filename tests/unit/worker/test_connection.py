@@ -1,21 +1,21 @@
+import socket
 from types import SimpleNamespace
 
 import httpx
 import pytest
 
-from hintwise.errors import ServiceUnreachable
+from hintwise.errors import DeadlineExceeded, ServiceUnreachable
 from worker import connection
 from worker.config import ServiceSettings
-from worker.connection import connect
+from worker.connection import WorkerClient, connect
 from worker.errors import UsageError
 
 
 class OwnService:
     """Stands in for `LocalService`; `died` is what `revive` finds."""
 
-    def __init__(self, *, model, weights_dir, log_path, head_actions):
-        self.head_actions = head_actions
-        self.model, self.died, self.num_restarts, self.url = model, False, 0, "http://127.0.0.1:4711"
+    def __init__(self, **told):
+        self.told, self.died, self.num_restarts, self.url = told, False, 0, "http://127.0.0.1:4711"
         OwnService.last = self
 
     def __enter__(self):
@@ -47,7 +47,7 @@ def opened(monkeypatch):
         def wait_until_ready(self, timeout_s):
             record.start_timeout_s = timeout_s
 
-    monkeypatch.setattr(connection, "Client", Client)
+    monkeypatch.setattr(connection, "WorkerClient", Client)
     monkeypatch.setattr(connection, "LocalService", OwnService)
     return record
 
@@ -66,7 +66,8 @@ def open_connection(tmp_path, said, waited, *, head_actions=None, **settings):
 def test_without_an_address_a_service_is_started_and_ended(opened, tmp_path):
     with open_connection(tmp_path, [], []):
         assert opened.url == OwnService.last.url
-        assert OwnService.last.model == "embedded"
+        told = {name: OwnService.last.told[name] for name in ("model", "guidance_model", "device")}
+        assert told == {"model": "embedded", "guidance_model": None, "device": "cpu"}
         assert isinstance(opened.settings["transport"], httpx.HTTPTransport)  # no proxy in between
     assert OwnService.last.ended
 
@@ -74,7 +75,13 @@ def test_without_an_address_a_service_is_started_and_ended(opened, tmp_path):
 @pytest.mark.parametrize("head_actions", [None, ["push left", "push right"]])
 def test_a_service_of_our_own_gets_the_heads_list(opened, tmp_path, head_actions):
     with open_connection(tmp_path, [], [], head_actions=head_actions):
-        assert OwnService.last.head_actions == head_actions
+        assert OwnService.last.told["head_actions"] == head_actions
+
+
+def test_a_service_of_our_own_gets_the_models_and_the_device_of_the_run(opened, tmp_path):
+    told = {"model": "./policy", "guidance_model": "somebody/gpt2", "device": "cuda:1"}
+    with open_connection(tmp_path, [], [], **told):
+        assert told.items() <= OwnService.last.told.items()
 
 
 def test_a_service_of_our_own_that_died_is_started_again_when_a_call_waits(opened, tmp_path):
@@ -107,3 +114,49 @@ def test_nobody_at_the_address_is_one_clear_line(tmp_path, monkeypatch):
         open_connection(tmp_path, [], [], service_url="http://127.0.0.1:9"),
     ):
         pass
+
+
+@pytest.mark.parametrize(("settings", "timeout_s"), [({}, 30), ({"request_timeout_s": 90}, 90)])
+def test_a_request_may_take_as_long_as_was_said(opened, tmp_path, settings, timeout_s):
+    with open_connection(tmp_path, [], [], **settings):
+        assert opened.settings["timeout_s"] == timeout_s
+
+
+def too_late(request):
+    """What a service answers where the time did not suffice."""
+    problem = {
+        "type": "about:blank",
+        "title": DeadlineExceeded.title,
+        "status": DeadlineExceeded.status,
+        "detail": "the request's time ran out; raise X-Request-Timeout-Ms or send less",
+    }
+    return httpx.Response(504, json=problem, headers={"Content-Type": "application/problem+json"})
+
+
+def silent(request):
+    raise httpx.ReadTimeout("nothing came")
+
+
+@pytest.mark.parametrize(
+    ("answer", "happened"),
+    [(too_late, "the request's time ran out"), (silent, "http://elsewhere gave no answer within 5 s (waited 0 s)")],
+)
+def test_a_request_that_took_too_long_names_the_flag(answer, happened):
+    transport = httpx.MockTransport(answer)
+    with (
+        WorkerClient("http://elsewhere", timeout_s=5.0, retry_s=0.0, transport=transport) as client,
+        pytest.raises(DeadlineExceeded) as raised,
+    ):
+        client.weights()
+    assert str(raised.value) == f"{happened}; raise --request-timeout-s (5 now)"
+
+
+def test_one_who_takes_the_connection_and_says_nothing_is_not_given_more_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "START_TIMEOUT_S", 0.1)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        pytest.raises(DeadlineExceeded, match=r"gave no answer within 0\.1 s .*; look whether a service") as raised,
+        open_connection(tmp_path, [], [], service_url=f"http://127.0.0.1:{server.getsockname()[1]}"),
+    ):
+        pass
+    assert "raise" not in str(raised.value)

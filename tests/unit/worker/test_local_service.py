@@ -1,11 +1,16 @@
 """The worker's own service, with a stand-in for the service in the child process."""
 
+import os
 import signal
 import sys
 
 import pytest
+from pydantic_settings import CliApp
 
+from service.settings import Settings
 from worker import local_service
+from worker.command_line import variable
+from worker.config import TrainConfig
 from worker.errors import LocalServiceFailed
 from worker.local_service import MAX_RESTARTS, LocalService
 
@@ -22,10 +27,10 @@ if "stubborn" in arguments["--model"]:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("some other line", flush=True)
 port = int(arguments["--port"]) or 4711
-tokens, threads = os.environ.get("HINTWISE_TOKENS_FILE"), os.environ["HINTWISE_NUM_THREADS"]
-print(tokens, threads, os.getsid(0) == os.getpid(), flush=True)
+print(os.environ.get("HINTWISE_TOKENS_FILE"), arguments["--num-threads"], os.getsid(0) == os.getpid(), flush=True)
+print("told", arguments["--device"], arguments.get("--guidance"), flush=True)
+print("inherited", sorted(name for name in os.environ if name.startswith("HINTWISE_")), flush=True)
 print("readout", arguments["--readout"], arguments.get("--head-actions"), flush=True)
-print("lists", os.environ.get("HINTWISE_HEAD_ACTIONS"), os.environ.get("HINTWISE_HEAD_ENV_ID"), flush=True)
 print(f"listening on http://127.0.0.1:{port}", flush=True)
 signal.pause()
 """
@@ -34,15 +39,17 @@ signal.pause()
 @pytest.fixture
 def make(tmp_path, monkeypatch):
     (tmp_path / "stand_in_service.py").write_text(STAND_IN)
+    for name in [name for name in os.environ if name.startswith("HINTWISE_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("HINTWISE_TOKENS_FILE", "tokens")
     monkeypatch.setenv("HINTWISE_HEAD_ACTIONS", "of,another,run")
     monkeypatch.setenv("HINTWISE_HEAD_ENV_ID", "CartPole-v1")
 
-    def made(model="embedded", head_actions=None):
+    def made(model="embedded", **told):
         return LocalService(
             model=model,
-            head_actions=head_actions,
+            **told,
             weights_dir=tmp_path / "weights",
             log_path=tmp_path / "run" / "service.log",
             module="stand_in_service",
@@ -80,7 +87,29 @@ def test_it_has_no_access_tokens_one_thread_and_a_session_of_its_own(make):
 def test_it_reads_actions_as_the_run_does_whatever_the_environment_says(make, head_actions, said):
     with make(head_actions=head_actions) as service:
         assert said in log_of(service)
-        assert "lists None None" in log_of(service)
+        assert "inherited []" in log_of(service)
+
+
+def test_settings_of_a_run_do_not_reach_it_by_the_environment_and_those_of_a_service_do(make, monkeypatch):
+    for name in {*TrainConfig.model_fields, "max_cached_answers", "scorer_model"}:
+        monkeypatch.setenv(variable(name), "both")
+    with make() as service:
+        assert "told cpu None" in log_of(service)
+        assert "inherited ['HINTWISE_MAX_CACHED_ANSWERS', 'HINTWISE_SCORER_MODEL']" in log_of(service)
+
+
+def test_it_is_told_where_to_run_and_which_model_writes_hints(make):
+    with make(device="cuda:1", guidance_model="somebody/gpt2") as service:
+        assert "told cuda:1 somebody/gpt2" in log_of(service)
+
+
+def test_the_service_knows_what_it_is_told(make, monkeypatch):
+    command = make(device="cuda:1", guidance_model="somebody/gpt2")._command
+    monkeypatch.setattr(os, "environ", local_service._inherited())
+    settings = CliApp.run(Settings, cli_args=command[3:])
+    assert (settings.device, settings.num_threads, settings.guidance) == ("cuda:1", 1, "somebody/gpt2")
+    devices = [settings.model_fields["device"].metadata[0].pattern for settings in (Settings, TrainConfig)]
+    assert devices[0] == devices[1]
 
 
 def test_it_is_killed_where_asking_does_not_help(make, monkeypatch):

@@ -1,13 +1,16 @@
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from service.settings import Settings
 from worker.__main__ import main
 from worker.algorithms.hyperparameters import PPOHyperparameters
 from worker.command_line import build_parser, read_config
 from worker.config import DescribeConfig, EvaluateConfig, PlotConfig, TrainConfig
-from worker.errors import UsageError
+from worker.errors import CheckpointUnusable, UsageError
+from worker.same_run import check_same_run
 
 
 def read(*arguments, config=TrainConfig, **environ):
@@ -78,6 +81,13 @@ def test_switches(arguments, expected):
         (["--seed", "500000"], "--seed 500000: input should be less than 500000"),
         (["--service-url", "localhost:8000"], "--service-url localhost:8000: string should match"),
         (["--device", "tpu"], "--device tpu: string should match"),
+        (["--request-timeout-s", "0"], "--request-timeout-s 0: input should be greater than 0"),
+        (["--request-timeout-s", "601"], "--request-timeout-s 601: input should be less than or equal to 600"),
+        (["--request-timeout-s", "nan"], "--request-timeout-s nan: input should be"),
+        (
+            ["--guidance-model", "m", "--service-url", "http://h:1"],
+            "--guidance-model cannot change the service at --service-url; leave one of the two out",
+        ),
         (["--total-steps", "1023"], "total_steps 1023 is less than one update: num_envs 8 x num_steps 128 = 1024"),
     ],
 )
@@ -85,6 +95,27 @@ def test_wrong_flags_are_named(arguments, message):
     with pytest.raises(UsageError) as raised:
         read("--env-id", "A-v0", *arguments)
     assert message in str(raised.value)
+
+
+def test_a_request_never_takes_longer_than_a_service_allows_unless_told_otherwise():
+    allowed_s = Settings.model_fields["max_request_timeout_ms"].default / 1e3
+    assert read("--env-id", "A-v0", "--request-timeout-s", str(allowed_s)).request_timeout_s == allowed_s
+
+
+def resume(*arguments):
+    """Goes on with a run that had the defaults, and these settings now."""
+    was = read("--env-id", "A-v0").model_dump(mode="json")
+    check_same_run(SimpleNamespace(config=was), read("--env-id", "A-v0", *arguments), {})
+
+
+@pytest.mark.parametrize("arguments", [["--request-timeout-s", "90"], ["--device", "cuda"]])
+def test_a_resumed_run_may_change_what_does_not_enter_its_numbers(arguments):
+    resume(*arguments)
+
+
+def test_a_resumed_run_keeps_its_guidance_model():
+    with pytest.raises(CheckpointUnusable, match=r"guidance_model \(was None, now somebody/gpt2\)"):
+        resume("--guidance-model", "somebody/gpt2")
 
 
 def test_a_missing_setting_is_named():
