@@ -90,6 +90,7 @@ class Learner:
             served, envs, num_steps=config.num_steps, run_seed=config.seed, prepare=encoder.encode_all
         )
         self.stopwatch = Stopwatch() if config.max_staleness else served.stopwatch  # each thread charges its own
+        self.began_with: int | None = None  # version of the service's weights; None where the run was resumed
         self.step = 0
         self.update = 0
         self.num_episodes = 0
@@ -112,6 +113,7 @@ class Learner:
     def begin(self) -> None:
         """Starts from the weights that the service serves now."""
         self.weights.fetch(self.served)
+        self.began_with = self.served.policy_version
         answers_change = self._scale_untrained()
         if self.config.lora_rank or answers_change:  # what the service serves is no file of this run's
             self.served.hold(self.weights.dump(self._metadata()))

@@ -56,9 +56,14 @@ class RunRecord:
             "seed": config.seed,
             "packages": learner.packages,
             "git_commit": git_commit(),
-            "started_at": _started_at(self._run_dir) or datetime.now(UTC).isoformat(timespec="seconds"),
+            "began_with": learner.began_with or self._before("began_with"),
+            "started_at": self._before("started_at") or datetime.now(UTC).isoformat(timespec="seconds"),
         }
         self.write()
+
+    def _before(self, name: str) -> Any:
+        """Returns what the record of an interrupted run says; None where there is none, or an older one."""
+        return read_run(self._run_dir).get(name) if (self._run_dir / RUN).exists() else None
 
     def __enter__(self) -> Self:
         return self
@@ -119,11 +124,6 @@ def git_commit() -> str | None:
     command = [git, "-C", str(source), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (nothing from outside)
     return answer.stdout.strip() or None
-
-
-def _started_at(run_dir: Path) -> str | None:
-    """Returns when an interrupted run began."""
-    return str(read_run(run_dir)["started_at"]) if (run_dir / RUN).exists() else None
 
 
 def _json_number(value: Any) -> Any:

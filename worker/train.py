@@ -30,6 +30,9 @@ from worker.stopwatch import shares
 from worker.text_env import action_phrases
 from worker.update_report import UpdateReport
 
+FRESH_VERSION = 1
+"""Of weights that nobody has pushed to."""
+
 
 def train(config: TrainConfig, *, connect: Connect = connect) -> None:
     """Trains, evaluates fresh episodes, draws the learning curve and says where everything is.
@@ -102,6 +105,11 @@ def _begin(learner: Learner, display: Display) -> None:
     if learner.config.resume:
         display.say(f"{run_dir} holds no checkpoint; starting from the beginning")
     learner.begin()
+    if learner.began_with != FRESH_VERSION:
+        display.say(
+            f"beginning with version {learner.began_with} of the service's weights: somebody has trained them, or "
+            "evaluated others; a service with a new --weights-dir has those that its model was loaded with"
+        )
     _save(learner)
 
 

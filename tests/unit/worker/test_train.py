@@ -149,6 +149,19 @@ def test_the_same_seed_is_the_same_run(config, connect, make_service, tmp_path):
     assert clockless(again.directory) == clockless(config.directory)
 
 
+def test_a_run_on_weights_that_another_has_trained_says_so(config, connect, tmp_path, capsys):
+    train(config, connect=connect)
+    assert read_run(config.directory)["began_with"] == 1
+    assert "beginning with version" not in capsys.readouterr().err
+    second = config.model_copy(update={"run_dir": tmp_path / "second"})
+    train(second, connect=connect)
+    version = read_run(second.directory)["began_with"]
+    assert version > 1
+    assert f"beginning with version {version} of the service's weights" in capsys.readouterr().err
+    train(second.model_copy(update={"resume": True, "total_steps": 64 * 4}), connect=connect)
+    assert read_run(second.directory)["began_with"] == version
+
+
 def test_a_directory_that_holds_a_run_is_refused(config, connect):
     train(config, connect=connect)
     with pytest.raises(RunDirTaken, match="add --resume to continue it, or choose another --run-dir"):
