@@ -32,6 +32,7 @@ from worker.buffers import Episode, Rollout
 from worker.config import NUM_KEPT
 from worker.errors import CheckpointUnusable
 from worker.rollout_state import rollout_of, rollout_state
+from worker.run_files import flush
 from worker.stopwatch import Part
 from worker.text_env import EpisodeSnapshot
 
@@ -110,7 +111,10 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int = NUM_KE
     if checkpoint.pending is not None:
         _write_pair(partial, ROLLOUT, *rollout_state(checkpoint.pending))
     (partial / "state.json").write_text(checkpoint.state.model_dump_json())
+    for path in (*partial.iterdir(), partial):
+        flush(path)
     partial.rename(final)
+    flush(parent)  # before older ones lose what going on needs
     _prune(run_dir, keep)
     return final
 

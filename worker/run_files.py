@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,17 @@ def read_metrics(run_dir: Path) -> Iterator[dict[str, Any]]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replaces a file, so that no reader ever sees half of it."""
+    """Replaces a file, so that no reader ever sees half of it, and a power cut leaves one of the two."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(text)
+    flush(part)
     part.replace(path)
+
+
+def flush(path: Path) -> None:
+    """Waits until a file's bytes, or a directory's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load
 from hintwise.errors import ServiceUnreachable
 from hintwise.policy import Policy
 from hintwise.weights import dump
+from worker import checkpoint as checkpoint_page
 from worker.checkpoint import (
     last_checkpoint,
     load_checkpoint,
@@ -209,6 +211,30 @@ def test_only_the_last_few_are_kept(config, service, tmp_path, keep):
     save_checkpoint(tmp_path, learner.checkpoint(), keep=1)  # fewer, and nothing new
     assert sorted((tmp_path / "checkpoints").iterdir()) == saved[-1:]
     assert last_checkpoint(tmp_path) == saved[-1]
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_its_name_before_older_ones_lose_anything(
+    config, service, tmp_path, monkeypatch
+):
+    learner, done = begun(config, service), []
+
+    def noting(name, real):
+        def call(path, *others):
+            done.append((name, Path(path).name))
+            return real(path, *others)
+
+        return call
+
+    monkeypatch.setattr(checkpoint_page, "flush", noting("flush", checkpoint_page.flush))
+    monkeypatch.setattr(checkpoint_page, "_prune", noting("prune", checkpoint_page._prune))
+    monkeypatch.setattr(Path, "rename", noting("rename", Path.rename))
+    saved = save_checkpoint(tmp_path, learner.checkpoint())
+    partial = f".writing-{saved.name}"
+    flushed = {("flush", path.name) for path in saved.iterdir()}
+    assert set(done[: len(flushed)]) == flushed
+    assert done[len(flushed) :] == [
+        ("flush", partial), ("rename", partial), ("flush", saved.parent.name), ("prune", tmp_path.name)
+    ]  # fmt: skip
 
 
 def test_a_checkpoint_half_written_is_not_the_last(config, service, tmp_path, monkeypatch):
