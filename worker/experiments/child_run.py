@@ -102,7 +102,8 @@ class ChildRun:
         if code == 0 and is_finished(self.run.run_dir):
             return Outcome("finished", seconds=seconds)
         if self._asked == "stopped":
-            return Outcome("stopped", seconds=seconds)
+            late = f"killed, since it did not stop within {STOP_TIMEOUT_S:g} s: it goes on from its last checkpoint"
+            return Outcome("stopped", late if code == -signal.SIGKILL else "saved", seconds)
         ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         detail = f"{ended}; {self.log} ends with: {' | '.join(self._last_lines()) or '(nothing)'}"
         if self._asked == "timed out":

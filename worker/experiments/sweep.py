@@ -128,7 +128,7 @@ class _Work:
             came_to = f"mean return {evaluation['mean_return']:.1f} in {duration(outcome.seconds)}"
             _say(f"{run.name}: finished, {came_to}; {self.summary()}{self._left()}")
         elif outcome.status == "stopped":
-            _say(f"{run.name}: stopped and saved, {progress_of(run)}")
+            _say(f"{run.name}: stopped and {outcome.detail}, {progress_of(run)}")
         else:
             self.failed.append(run)
             _say(f"{run.name}: {outcome.status}: {outcome.detail}; {self.summary()}")

@@ -225,8 +225,10 @@ def test_a_run_that_does_not_stop_is_killed(child, runs_dir, monkeypatch):
     with held(runs_dir) as lock_fd:
         started = child("ignores", lock_fd)
         started.ask_to_stop()
-        assert wait_for(started.poll).status == "stopped"
+        outcome = wait_for(started.poll)
     assert started._process.returncode == -signal.SIGKILL
+    assert outcome.status == "stopped"
+    assert outcome.detail.startswith("killed, since it did not stop within 0.1 s")  # and not: saved
 
 
 def test_a_run_is_asked_to_stop_once(child, runs_dir, monkeypatch):
