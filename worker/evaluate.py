@@ -37,7 +37,7 @@ class Evaluation:
     mean_return: float
     std_return: float  # over the episodes, ddof 0
     min_return: float
-    success_rate: float | None  # share that succeeded, as `TextEnv.is_success` says; None where nobody knows
+    success_rate: float | None  # share that succeeded, as `TextEnv.successes` says; None where nobody knows
     episodes: int
     seed: int  # of the first episode
     mode: EvalMode
