@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
 from hintwise.model_names import EMBEDDED_DIR
-from tests.e2e.service_process import Process
+
+if TYPE_CHECKING:
+    from tests.e2e.service_process import Process
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +32,8 @@ def another_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def own_service(tmp_path: Path) -> Iterator[Process]:
     """A service that a test may stop, or load as it likes."""
+    from tests.e2e.service_process import Process  # here: pytest loads this file before its folder is a package
+
     process = Process(tmp_path)
     yield process
     process.kill()
