@@ -10,13 +10,14 @@ files. Where a power cut damages the newer one, its name still tells which numbe
 from __future__ import annotations
 
 import json
-import os
 import re
 from datetime import datetime
 from pathlib import Path
 
 import structlog
 from pydantic import BaseModel, ValidationError
+
+from hintwise.disk import sync as sync  # the store's, too
 
 log = structlog.get_logger("service")
 
@@ -93,15 +94,6 @@ def highest_number(directory: Path) -> int:
     names = [path.name for path in directory.iterdir()]
     found = (re.fullmatch(r"(?:policy|unflushed)-(\d{6,15})\.(?:safetensors|json)", name) for name in names)
     return max((int(match[1]) for match in found if match), default=0)
-
-
-def sync(path: Path) -> None:
-    """Returns once a file, or the names in a directory, would survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _replace(path: Path, record: Record, *, flushed: bool) -> None:

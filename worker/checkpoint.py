@@ -4,19 +4,20 @@
         policy.safetensors       the weights, byte for byte as the service got them
         optimizer.safetensors    the optimizer's moments, by parameter
         algorithm.safetensors    what the algorithm remembers besides (DQN and SARSA: replay), and ...
-        algorithm.json           ... what of it is no tensor; both in the last checkpoint alone
+        algorithm.json           ... what of it is no tensor; both in the last two checkpoints alone
         rollout.safetensors, .json   collected ahead and not learned from yet (--max-staleness 1); so are these
         state.json               counters, generators, environments, configuration
 
-A checkpoint is written under another name and renamed when whole, so that whatever bears the
-name `step-...` is complete.
+A checkpoint is written under another name and renamed when whole and on the disk, so that whatever bears the
+name `step-...` is complete, also after a power cut. Where the last one is damaged all the same, the one before it
+has everything to go on from.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -27,18 +28,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from hintwise.disk import sync
 from worker.algorithms.algorithm import NOTHING, AlgorithmState
 from worker.buffers import Episode, Rollout
 from worker.config import NUM_KEPT
 from worker.errors import CheckpointUnusable
 from worker.rollout_state import rollout_of, rollout_state
-from worker.run_files import flush
+from worker.run_files import CHECKPOINTS_DIR, STEP
 from worker.stopwatch import Part
 from worker.text_env import EpisodeSnapshot
 
-CHECKPOINTS_DIR = "checkpoints"
 ALGORITHM, ROLLOUT = "algorithm", "rollout"
 """Stems of what only going on needs: tensors and values, a file of each."""
+NUM_RESUMABLE = 2
+"""The last checkpoint, and one to go on from where that is damaged; a replay buffer is too large to keep more."""
 
 
 class RunState(BaseModel):
@@ -96,12 +99,17 @@ class Checkpoint:
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int = NUM_KEPT) -> Path:
     """Writes a checkpoint, removes all but the last `keep`, and returns its directory."""
-    parent = run_dir / CHECKPOINTS_DIR
-    final = parent / f"step-{checkpoint.state.step:09d}"
-    if final.exists():  # the same run at the same step is the same state
-        _prune(run_dir, keep)
-        return final
-    partial = parent / f".writing-{final.name}"
+    final = run_dir / CHECKPOINTS_DIR / f"{STEP}{checkpoint.state.step:09d}"
+    if not final.exists():  # the same run at the same step is the same state
+        _write(final, checkpoint)
+    sync(final.parent)  # before older ones lose what going on needs
+    _prune(run_dir, keep)
+    return final
+
+
+def _write(final: Path, checkpoint: Checkpoint) -> None:
+    """Gives a checkpoint its name once all of it is on the disk."""
+    partial = final.with_name(f".writing-{final.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     (partial / "policy.safetensors").write_bytes(checkpoint.policy)
@@ -112,20 +120,16 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int = NUM_KE
         _write_pair(partial, ROLLOUT, *rollout_state(checkpoint.pending))
     (partial / "state.json").write_text(checkpoint.state.model_dump_json())
     for path in (*partial.iterdir(), partial):
-        flush(path)
+        sync(path)
     partial.rename(final)
-    flush(parent)  # before older ones lose what going on needs
-    _prune(run_dir, keep)
-    return final
 
 
 def _prune(run_dir: Path, keep: int) -> None:
-    """Removes all checkpoints but the last `keep`; of these, what only going on needs of all but the last."""
-    *older, _ = kept_checkpoints(run_dir)
-    num_removed = max(0, len(older) + 1 - keep)
-    for old in older[:num_removed]:
+    """Removes all checkpoints but the last `keep`; of these, what only going on needs of all but the last two."""
+    found = kept_checkpoints(run_dir)
+    for old in found[:-keep]:
         shutil.rmtree(old)
-    for old in older[num_removed:]:
+    for old in found[-keep:-NUM_RESUMABLE]:
         for path in (*old.glob(f"{ALGORITHM}.*"), *old.glob(f"{ROLLOUT}.*")):
             path.unlink(missing_ok=True)
 
@@ -150,8 +154,40 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     """Returns what `save_checkpoint` wrote.
 
     Raises:
-        CheckpointUnusable: A file is missing or damaged.
+        CheckpointUnusable: A file is missing or damaged. Of a run's last checkpoint, it says from which one the run
+            can go on: losing updates is for a person to decide.
     """
+    try:
+        return _read(directory)
+    except CheckpointUnusable as error:
+        error.detail += _way_on(directory)
+        raise
+
+
+def _way_on(damaged: Path) -> str:
+    """Returns what to do about a checkpoint that cannot be read; nothing unless it is its run's last one."""
+    found = sorted(damaged.parent.glob(f"{STEP}*"))
+    if found[-1:] != [damaged]:
+        return ""
+    for place in reversed(range(len(found) - 1)):
+        if _resumable(found[place], found[place + 1 :]):
+            return f"; move it out of {damaged.parent}, and `train --resume` goes on from {found[place]}"
+    return "; there is none before it to go on from: put its files back, or start a new run in another --run-dir"
+
+
+def _resumable(directory: Path, later: Sequence[Path]) -> bool:
+    """Returns whether a checkpoint can be read, and has lost nothing that those later than it have."""
+    try:
+        _read(directory)
+    except CheckpointUnusable:
+        return False
+    # The one before the last has lost nothing; if it lacks a rollout, none had been collected ahead.
+    stems = [ALGORITHM] if len(later) < NUM_RESUMABLE else [ALGORITHM, ROLLOUT]
+    lacking = [stem for stem in stems if not any(directory.glob(f"{stem}.*"))]
+    return not any(any(each.glob(f"{stem}.*")) for stem in lacking for each in later)
+
+
+def _read(directory: Path) -> Checkpoint:
     try:
         state = RunState.model_validate_json((directory / "state.json").read_bytes())
         policy = (directory / "policy.safetensors").read_bytes()
@@ -205,4 +241,4 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tenso
 
 def kept_checkpoints(run_dir: Path) -> list[Path]:
     """Returns the directories of a run's whole checkpoints, oldest first."""
-    return sorted((run_dir / CHECKPOINTS_DIR).glob("step-*"))
+    return sorted((run_dir / CHECKPOINTS_DIR).glob(f"{STEP}*"))

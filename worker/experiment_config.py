@@ -30,7 +30,8 @@ class SweepConfig(BaseModel):
         86_400.0,
         gt=0,
         allow_inf_nan=False,
-        description="How long a run may take before it is stopped and counts as failed, in seconds; it is saved.",
+        description="How long a run may take before it is stopped and counts as failed, in seconds; it is saved, "
+        "unless it does not stop within a minute.",
     )
     dry_run: bool = Field(False, description="Checks the files, says what would be run, and runs nothing.")
 

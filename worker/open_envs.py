@@ -11,7 +11,6 @@ Whatever is chosen, the run is the same run.
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from contextlib import closing
 from typing import Any
 
 from worker.config import TrainConfig
+from worker.cores import usable_cores
 from worker.env_processes import EnvProcesses
 from worker.envs import TextEnvs, VectorEnvs
 from worker.text_env import TextEnv
@@ -43,7 +43,7 @@ def open_envs(config: TrainConfig, say: Callable[[str], None]) -> VectorEnvs:
     num_processes = config.env_workers
     if num_processes == "auto":
         step_s = measured_step_s(config.env_id, config.env_kwargs, config.memory)
-        num_processes = chosen_workers(step_s, num_envs=config.num_envs, num_cores=_num_cores())
+        num_processes = chosen_workers(step_s, num_envs=config.num_envs, num_cores=usable_cores())
         where = f"{num_processes} processes" if num_processes else "the worker itself"
         say(f"a step of the environment takes {step_s * 1e3:.2g} ms: stepping in {where}")
     if not num_processes:
@@ -86,8 +86,3 @@ def measured_step_s(
             if step.terminated or step.truncated:
                 env.reset(k)
     return statistics.median(seconds)
-
-
-def _num_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

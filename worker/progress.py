@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from worker.durations import duration
 from worker.stopwatch import shares
 from worker.update_report import UpdateReport
 
@@ -129,11 +130,3 @@ def cells(report: UpdateReport, total_steps: int) -> list[tuple[str, str]]:
         ("left", duration(left_s)),
         ("time goes to", shares(report.spent_s)),
     ]
-
-
-def duration(seconds: float) -> str:
-    """Returns minutes and seconds, as 3:07."""
-    if not math.isfinite(seconds):
-        return "-"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hintwise.disk import sync
 from worker.errors import CheckpointUnusable
 
 METRICS = "metrics.jsonl"
 RUN = "run.json"
+CHECKPOINTS_DIR = "checkpoints"
+STEP = "step-"
+"""What the name of a whole checkpoint begins with; the environment steps behind it follow."""
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:
@@ -39,18 +42,16 @@ def read_metrics(run_dir: Path) -> Iterator[dict[str, Any]]:
             return
 
 
+def last_step(run_dir: Path) -> int | None:
+    """Returns how many environment steps are behind a run's last checkpoint; None where it has none."""
+    steps = [path.name.removeprefix(STEP) for path in (run_dir / CHECKPOINTS_DIR).glob(f"{STEP}*")]
+    return max((int(step) for step in steps if step.isdecimal()), default=None)
+
+
 def write_whole(path: Path, text: str) -> None:
-    """Replaces a file, so that no reader ever sees half of it, and a power cut leaves one of the two."""
+    """Replaces a file, so that no reader ever sees half of it; once it returns, a power cut leaves the new one."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(text)
-    flush(part)
+    sync(part)
     part.replace(path)
-
-
-def flush(path: Path) -> None:
-    """Waits until a file's bytes, or a directory's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)

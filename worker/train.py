@@ -17,12 +17,13 @@ from hintwise.errors import HintwiseError
 from worker.checkpoint import last_checkpoint, load_checkpoint, save_checkpoint
 from worker.config import TrainConfig
 from worker.connection import Connect, connect
+from worker.durations import duration
 from worker.errors import CheckpointUnusable
 from worker.evaluate import play_episodes
 from worker.interrupt import StopRequest
 from worker.learner import Learner
 from worker.meanwhile import Meanwhile
-from worker.progress import Display, duration, open_display
+from worker.progress import Display, open_display
 from worker.run_record import RunRecord, refuse_taken
 from worker.selection import choose_checkpoint
 from worker.served_policy import ServedPolicy

@@ -187,7 +187,7 @@ class SARSAHyperparameters(QHyperparameters, EpochHyperparameters):
         16,
         ge=1,
         description="Rollouts that an update learns from, the newest and those before it. It takes the gradient steps "
-        "of --update-epochs passes over the newest. All are kept in memory and in the last checkpoint.",
+        "of --update-epochs passes over the newest. All are kept in memory and in the last two checkpoints.",
     )
 
 

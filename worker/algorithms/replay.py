@@ -28,7 +28,6 @@ COLUMNS = {
     "rewards": np.float64,
     "steps": np.int64,
     "nexts": np.int64,
-    "versions": np.int64,
 }
 
 
@@ -85,8 +84,7 @@ class ReplayBuffer:
             last = i + (steps[s, n] - 1) * num_envs
             terminal = rollout.terminated.flat[last]
             following = NO_STATE if terminal else finals.get(last, numbers[last + num_envs])
-            version = rollout.policy_versions[s, n]
-            self._put((numbers[i], rollout.actions[s, n], rewards[s, n], steps[s, n], following, version))
+            self._put((numbers[i], rollout.actions[s, n], rewards[s, n], steps[s, n], following))
         self._forget_unused()
 
     def sample(self, count: int, generator: np.random.Generator) -> Sample:
@@ -117,7 +115,7 @@ class ReplayBuffer:
         return AlgorithmState(tensors, {"num_seen": self.num_seen, "states": texts})
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Takes back what `state` returned."""
+        """Takes back what `state` returned; a column that there used to be is left out."""
         self._entries, self._number_of, self._uses, self._next_number = {}, {}, {}, 0
         self._numbers([(prompt, tuple(phrases)) for prompt, phrases in values["states"]])
         self.num_seen = int(values["num_seen"])

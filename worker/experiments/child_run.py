@@ -3,7 +3,7 @@
     start ──▶ runs ──▶ exits with 0, run.json says finished ──▶ finished
                │ └───▶ exits otherwise                      ──▶ failed, with the log's last lines
                │ stop asked for, or the time is over: SIGTERM; it saves and exits ──▶ stopped or timed out
-               └ still there `STOP_TIMEOUT_S` later: SIGKILL
+               └ still there `STOP_TIMEOUT_S` later: SIGKILL                      ──▶ the same, not saved
 
 It runs in a session of its own, so that Ctrl-C reaches the sweep alone and each run is asked once.
 """
@@ -24,12 +24,14 @@ from worker.command_line import variable
 from worker.config import TrainConfig
 from worker.errors import CheckpointUnusable
 from worker.experiments.experiment import PlannedRun
-from worker.run_files import read_run
+from worker.run_files import last_step, read_run
 
 STOP_TIMEOUT_S = 60.0
 """More than a worker takes to the next boundary of an update, to save, and to stop its service."""
 LOG = "train.log"
 NUM_LOG_LINES = 5
+SAVED_STATUS = 128 + signal.SIGTERM
+"""With which `train` exits once it has been asked to stop and has saved."""
 TRAIN = (sys.executable, "-m", "worker", "train")
 
 
@@ -58,6 +60,7 @@ class ChildRun:
         self._timeout_s = timeout_s
         self._asked: Literal["timed out", "stopped"] | None = None
         self._kill_at = float("inf")
+        self._killed = False
         resumed = run.run_dir.exists()
         run.run_dir.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as log:
@@ -89,6 +92,7 @@ class ChildRun:
         if now - self._begun > self._timeout_s:
             self._end("timed out")
         if now > self._kill_at:
+            self._killed = True
             self._process.kill()
         return None
 
@@ -101,14 +105,22 @@ class ChildRun:
     def _outcome(self, code: int, seconds: float) -> Outcome:
         if code == 0 and is_finished(self.run.run_dir):
             return Outcome("finished", seconds=seconds)
-        if self._asked == "stopped":
-            late = f"killed, since it did not stop within {STOP_TIMEOUT_S:g} s: it goes on from its last checkpoint"
-            return Outcome("stopped", late if code == -signal.SIGKILL else "saved", seconds)
-        ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        detail = f"{ended}; {self.log} ends with: {' | '.join(self._last_lines()) or '(nothing)'}"
+        if self._asked == "stopped" and code == SAVED_STATUS:
+            return Outcome("stopped", "stopped and saved", seconds)
+        detail = f"{self._ended(code)}; {self.log} ends with: {' | '.join(self._last_lines()) or '(nothing)'}"
         if self._asked == "timed out":
-            return Outcome("timed out", f"stopped after {self._timeout_s:g} s; {detail}", seconds)
-        return Outcome("failed", detail, seconds)
+            return Outcome("timed out", f"asked to stop after {self._timeout_s:g} s; {detail}", seconds)
+        return Outcome(self._asked or "failed", detail, seconds)
+
+    def _ended(self, code: int) -> str:
+        """Returns how the process ended, and what is left of a run that a signal gave no time to save."""
+        if code >= 0:
+            return f"exit status {code}"
+        how = "killed" if code == -signal.SIGKILL else f"ended by {signal.Signals(-code).name}"
+        late = f", since it did not stop within {STOP_TIMEOUT_S:g} s" if self._killed else ""
+        step = last_step(self.run.run_dir)
+        left = "it has no checkpoint" if step is None else f"its last checkpoint is of step {step:,}"
+        return f"{how}{late}; {left}"
 
     def _last_lines(self) -> list[str]:
         """Returns the last lines that this process wrote, not those of one before it."""

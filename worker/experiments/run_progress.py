@@ -28,10 +28,3 @@ def progress_of(run: PlannedRun) -> str:
         except (ValueError, KeyError, TypeError):  # half a line, at either end
             continue
     return "no update yet"
-
-
-def duration(seconds: float) -> str:
-    """Returns hours, minutes and seconds, as 1:03:07 or 3:07."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

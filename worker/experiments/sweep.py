@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from worker.cores import usable_cores
+from worker.durations import duration
 from worker.errors import Interrupted, RunsFailed, UsageError
 from worker.experiment_config import SweepConfig
 from worker.experiments.child_run import TRAIN, ChildRun, Outcome, child_environ, is_finished
 from worker.experiments.experiment import Experiment, PlannedRun, read_experiment
 from worker.experiments.results import add_result, check_same_settings, held, write_plan
-from worker.experiments.run_progress import duration, progress_of
+from worker.experiments.run_progress import progress_of
 from worker.interrupt import StopRequest
 
 POLL_S = 0.1
@@ -128,7 +130,7 @@ class _Work:
             came_to = f"mean return {evaluation['mean_return']:.1f} in {duration(outcome.seconds)}"
             _say(f"{run.name}: finished, {came_to}; {self.summary()}{self._left()}")
         elif outcome.status == "stopped":
-            _say(f"{run.name}: stopped and {outcome.detail}, {progress_of(run)}")
+            _say(f"{run.name}: {progress_of(run)}; {outcome.detail}")
         else:
             self.failed.append(run)
             _say(f"{run.name}: {outcome.status}: {outcome.detail}; {self.summary()}")
@@ -170,8 +172,7 @@ def _read_all(files: Sequence[Path], runs_dir: Path) -> list[Experiment]:
 
 def _jobs_that_fit(runs: Sequence[PlannedRun]) -> int:
     """Returns how many runs the cores allow, each with its threads and the one of its service; at least one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(run.config.num_threads + 1 for run in runs))
+    return max(1, usable_cores() // max(run.config.num_threads + 1 for run in runs))
 
 
 def _show_plan(runs: Sequence[PlannedRun], jobs: int) -> None:

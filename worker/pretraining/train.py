@@ -18,11 +18,12 @@ from torch.nn import functional
 from transformers import GPT2LMHeadModel
 
 from hintwise.gpt2_forward import GPT2Forward
+from worker.durations import duration
 from worker.errors import Interrupted
 from worker.interrupt import StopRequest
 from worker.pretraining.batches import Batch, Batches
 from worker.pretraining.saved_training import Progress, SavedTraining
-from worker.progress import LINE_EVERY_S, duration
+from worker.progress import LINE_EVERY_S
 
 WARM_UP_SHARE = 0.03
 WEIGHT_DECAY = 0.05

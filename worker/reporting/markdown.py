@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from worker.experiments.run_progress import duration
+from worker.durations import duration
 from worker.plot import WINDOW
 from worker.reporting.groups import Group, Score
 from worker.reporting.interquartile import NUM_RESAMPLES

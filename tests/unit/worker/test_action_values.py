@@ -144,6 +144,18 @@ def test_a_replay_is_the_same_after_a_checkpoint_also_when_it_has_gone_round(pol
     assert again.state().values["states"] == buffer.state().values["states"]
 
 
+def test_a_replay_with_a_column_that_is_kept_no_more_is_read(policy, encoder):
+    buffer = ReplayBuffer(11, policy, encoder)
+    buffer.add(rollout_from())
+    state = buffer.state()
+    assert "replay/versions" not in state.tensors
+    again = ReplayBuffer(11, policy, encoder)
+    again.restore({**state.tensors, "replay/versions": torch.full((8,), 7)}, state.values)
+    [ours, theirs] = [each.sample(100, minibatch_generator(3)) for each in (buffer, again)]
+    assert (ours.prompts, ours.next_prompts) == (theirs.prompts, theirs.next_prompts)
+    assert again.state().tensors.keys() == state.tensors.keys()
+
+
 # --- DQN's targets
 
 

@@ -136,15 +136,15 @@ def test_a_damaged_replay_is_one_clear_error(configured, make_service, tmp_path)
         load_checkpoint(saved)
 
 
-def test_only_the_last_checkpoint_keeps_what_going_on_needs(configured, service, tmp_path):
+def test_only_the_last_two_checkpoints_keep_what_going_on_needs(configured, service, tmp_path):
     learner = Learner(configured("dqn"), ServedPolicy(service))
     learner.begin()
     saved = []
-    for _ in range(2):
+    for _ in range(3):
         learner.run_update()
         saved.append(save_checkpoint(tmp_path, learner.checkpoint()))
     kept = [sorted(path.name for path in directory.glob("algorithm.*")) for directory in saved]
-    assert kept == [[], ["algorithm.json", "algorithm.safetensors"]]
+    assert kept == [[], *[["algorithm.json", "algorithm.safetensors"]] * 2]
 
 
 def test_a_setting_of_another_algorithm_is_refused():

@@ -225,15 +225,15 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_its_name_before_
 
         return call
 
-    monkeypatch.setattr(checkpoint_page, "flush", noting("flush", checkpoint_page.flush))
+    monkeypatch.setattr(checkpoint_page, "sync", noting("sync", checkpoint_page.sync))
     monkeypatch.setattr(checkpoint_page, "_prune", noting("prune", checkpoint_page._prune))
     monkeypatch.setattr(Path, "rename", noting("rename", Path.rename))
     saved = save_checkpoint(tmp_path, learner.checkpoint())
     partial = f".writing-{saved.name}"
-    flushed = {("flush", path.name) for path in saved.iterdir()}
-    assert set(done[: len(flushed)]) == flushed
-    assert done[len(flushed) :] == [
-        ("flush", partial), ("rename", partial), ("flush", saved.parent.name), ("prune", tmp_path.name)
+    synced = {("sync", path.name) for path in saved.iterdir()}
+    assert set(done[: len(synced)]) == synced
+    assert done[len(synced) :] == [
+        ("sync", partial), ("rename", partial), ("sync", saved.parent.name), ("prune", tmp_path.name)
     ]  # fmt: skip
 
 

@@ -189,12 +189,12 @@ def test_a_damaged_rollout_is_one_clear_error(learner, tmp_path, damage):
         load_checkpoint(saved)
 
 
-def test_only_the_last_checkpoint_keeps_its_rollout(learner, tmp_path):
+def test_only_the_last_two_checkpoints_keep_their_rollouts(learner, tmp_path):
     saved = []
-    for _ in range(2):
+    for _ in range(3):
         learner.run_update()
         saved.append(save_checkpoint(tmp_path, learner.checkpoint()))
-    assert [(directory / "rollout.safetensors").exists() for directory in saved] == [False, True]
+    assert [(directory / "rollout.safetensors").exists() for directory in saved] == [False, True, True]
 
 
 # --- importance weights

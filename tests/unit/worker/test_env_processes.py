@@ -193,7 +193,7 @@ def test_auto_measures_a_few_steps_and_stops_when_they_take_long():
 @pytest.mark.parametrize(("step_s", "kind"), [(1e-5, TextEnvs), (0.02, EnvProcesses)])
 def test_auto_says_what_it_measured_and_chose(config, monkeypatch, step_s, kind):
     monkeypatch.setattr(open_envs, "measured_step_s", lambda *_: step_s)
-    monkeypatch.setattr(open_envs, "_num_cores", lambda: 2)
+    monkeypatch.setattr(open_envs, "usable_cores", lambda: 2)
     said = []
     with closing(open_envs.open_envs(config.model_copy(update={"env_workers": "auto"}), said.append)) as envs:
         assert isinstance(envs, kind)

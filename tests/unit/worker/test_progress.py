@@ -55,6 +55,10 @@ def test_before_the_first_episode_has_ended_there_is_no_mean():
     assert dict(cells(report(mean_return=math.nan), 10_240))["mean return"] == "-"
 
 
+def test_hours_that_are_left_are_told_as_hours():
+    assert dict(cells(report(steps_per_s=2.0), 10_240))["left"] == "1:08:16"
+
+
 def test_a_log_gets_a_line_every_ten_seconds_and_one_at_the_end(clock):
     with LineDisplay(console(), 10_240) as display:
         for step, after_s in ((1_024, 0), (2_048, 9), (3_072, 2), (10_240, 1)):

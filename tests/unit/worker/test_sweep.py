@@ -16,7 +16,7 @@ from worker.experiments import sweep as sweep_module
 from worker.experiments.child_run import ChildRun
 from worker.experiments.experiment import read_experiment
 from worker.experiments.results import held, read_results
-from worker.experiments.run_progress import duration, progress_of
+from worker.experiments.run_progress import progress_of
 from worker.experiments.sweep import sweep
 
 PATIENCE_S = 60
@@ -35,10 +35,12 @@ def until(condition):
         time.sleep(0.01)
 
 def save(*_):
+    if does == "cannot save":
+        sys.exit("disk full")
     (run_dir / "saved").touch()
     sys.exit(143)
 
-signal.signal(signal.SIGTERM, signal.SIG_IGN if does == "ignores" else save)
+signal.signal(signal.SIGTERM, {"ignores": signal.SIG_IGN, "still imports": signal.SIG_DFL}.get(does, save))
 (run_dir / "ready").touch()
 if does == "fails" or (does == "fails once" and "--resume" not in sys.argv):
     print("first line")
@@ -54,7 +56,7 @@ if does == "alone":
 if does == "signals":
     until(lambda: len(list(run_dir.parents[1].glob("*/*/ready"))) >= 2)
     os.kill(os.getppid(), signal.SIGTERM)
-if does in ("waits", "signals", "ignores"):
+if does in ("waits", "signals", "ignores", "cannot save", "still imports"):
     until(lambda: False)
 if does == "leaves":
     sys.exit(0)
@@ -174,14 +176,14 @@ def test_no_more_run_side_by_side_than_jobs(write, run, runs_dir):
 def test_as_many_run_as_the_cores_allow(write, tmp_path, monkeypatch, cores, threads, jobs):
     file = write(a="x")
     file.write_text(f"num_threads = {threads}\n{file.read_text()}")
-    monkeypatch.setattr(sweep_module.os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     assert sweep_module._jobs_that_fit(read_experiment(file, tmp_path).runs) == jobs
 
 
 def test_a_run_that_takes_too_long_is_saved_and_counts_as_failed(write, run, runs_dir, capsys):
     with pytest.raises(RunsFailed):
         run(write(slow="waits", good="finishes"), jobs=1, run_timeout_s=2)
-    assert "slow, seed 1: timed out: stopped after 2 s" in capsys.readouterr().err
+    assert "slow, seed 1: timed out: asked to stop after 2 s; exit status 143; " in capsys.readouterr().err
     assert [line["condition"] for line in read_results(runs_dir)] == ["good"]
 
 
@@ -192,7 +194,7 @@ def test_a_signal_stops_every_run_and_says_how_to_go_on(write, run, runs_dir, ca
     assert (runs_dir / "a" / "seed-1" / "saved").exists()
     assert (runs_dir / "b" / "seed-1" / "saved").exists()
     assert not (runs_dir / "c").exists()
-    assert "b, seed 1: stopped and saved, no update yet" in capsys.readouterr().err
+    assert "b, seed 1: no update yet; stopped and saved" in capsys.readouterr().err
 
 
 def wait_for(condition):
@@ -220,15 +222,72 @@ def child(write, runs_dir, command, tmp_path):
         each._process.wait()
 
 
-def test_a_run_that_does_not_stop_is_killed(child, runs_dir, monkeypatch):
+LATE = "killed, since it did not stop within 0.1 s"
+
+
+@pytest.mark.parametrize(
+    ("kept", "left"),
+    [
+        ([], "it has no checkpoint"),
+        (["step-000001024", "step-000012288", ".writing-step-000013312"], "its last checkpoint is of step 12,288"),
+        (["step-000001024", "step-damaged"], "its last checkpoint is of step 1,024"),
+    ],
+)
+def test_a_run_that_does_not_stop_is_killed_and_told_where_it_can_go_on(child, runs_dir, monkeypatch, kept, left):
     monkeypatch.setattr(child_run, "STOP_TIMEOUT_S", 0.1)
     with held(runs_dir) as lock_fd:
         started = child("ignores", lock_fd)
+        for name in kept:
+            (started.run.run_dir / "checkpoints" / name).mkdir(parents=True)
         started.ask_to_stop()
         outcome = wait_for(started.poll)
     assert started._process.returncode == -signal.SIGKILL
     assert outcome.status == "stopped"
-    assert outcome.detail.startswith("killed, since it did not stop within 0.1 s")  # and not: saved
+    assert outcome.detail.startswith(f"{LATE}; {left}; ")
+
+
+def test_a_run_that_takes_too_long_and_does_not_stop_is_killed_and_told_so(child, runs_dir, monkeypatch):
+    monkeypatch.setattr(child_run, "STOP_TIMEOUT_S", 0.1)
+    with held(runs_dir) as lock_fd:
+        started = child("ignores", lock_fd)
+        started._timeout_s = 0
+        outcome = wait_for(started.poll)
+    assert outcome.status == "timed out"
+    assert outcome.detail.startswith(f"asked to stop after 0 s; {LATE}; it has no checkpoint; ")
+
+
+@pytest.mark.parametrize(
+    ("does", "detail"),
+    [
+        ("cannot save", r"exit status 1; \S+ ends with: .*disk full"),
+        ("still imports", r"ended by SIGTERM; it has no checkpoint; "),
+    ],
+)
+def test_a_run_that_was_asked_to_stop_and_ended_otherwise_is_not_called_saved(child, runs_dir, does, detail):
+    with held(runs_dir) as lock_fd:
+        started = child(does, lock_fd)
+        started.ask_to_stop()
+        outcome = wait_for(started.poll)
+    assert outcome.status == "stopped"
+    assert re.match(detail, outcome.detail)
+
+
+def test_a_run_that_somebody_else_killed_was_not_late(child, runs_dir):
+    with held(runs_dir) as lock_fd:
+        started = child("waits", lock_fd)
+        started._process.kill()
+        outcome = wait_for(started.poll)
+    assert outcome.status == "failed"
+    assert outcome.detail.startswith("killed; it has no checkpoint; ")
+
+
+def test_a_sweep_says_which_runs_it_killed(write, run, monkeypatch, capsys):
+    monkeypatch.setattr(child_run, "STOP_TIMEOUT_S", 1.0)
+    with pytest.raises(Interrupted, match="2 runs: 2 stopped"):
+        run(write(a="signals", b="ignores"))
+    said = capsys.readouterr().err
+    assert "a, seed 1: no update yet; stopped and saved" in said
+    assert "b, seed 1: no update yet; killed, since it did not stop within 1 s; it has no checkpoint; " in said
 
 
 def test_a_run_is_asked_to_stop_once(child, runs_dir, monkeypatch):
@@ -296,7 +355,3 @@ def test_progress_is_read_from_the_last_whole_line(write, tmp_path):
     assert progress_of(planned) == "2,048 of 100,000 steps, mean return 21.2"
     metrics.write_text("x" * 70_000 + '\n{"step": 2048, "mean_return": 21.25}\n')
     assert progress_of(planned) == "2,048 of 100,000 steps, mean return 21.2"
-
-
-def test_durations():
-    assert [duration(seconds) for seconds in (0, 59.6, 187, 3_787)] == ["0:00", "1:00", "3:07", "1:03:07"]
