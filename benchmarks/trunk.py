@@ -5,7 +5,8 @@
 Both are trained by `worker train` with its defaults, the trunk's weights along with the critic. The bar is the
 environment's own `reward_threshold`; a run has reached it when the mean return of its last 100 sampled episodes has,
 and is stopped there. The random weights are those that `worker pretrain` begins with. CartPole is in the corpus of the
-pretrained one, Acrobot is not. Finished runs in the directory are taken as they are. It counts steps and not seconds,
+pretrained one, Acrobot is not. Finished runs in the directory are taken as they are, and seed
+follows seed, so that one that is interrupted leaves whole seeds. It counts steps and not seconds,
 so several runs may go on side by side (`--jobs`).
 """
 
@@ -28,6 +29,7 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks import results_file
 from hintwise.model_names import LANGUAGE_DIR
+from worker.learner import NUM_RECENT_EPISODES
 from worker.pretraining.model import build_model
 
 LOOK_EVERY_S = 1.0
@@ -53,7 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     env_ids = arguments.env_id or ["CartPole-v1", "Acrobot-v1"]
     models = {"pretrained": "embedded-language", "random": str(_random_model(arguments.runs / "random"))}
-    runs = [Run(*each) for each in product(env_ids, models, arguments.seeds)]
+    runs = [Run(env_id, trunk, seed) for seed, env_id, trunk in product(arguments.seeds, env_ids, models)]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         steps = list(pool.map(lambda run: _steps(run, models[run.trunk], arguments.runs, arguments.max_steps), runs))
     measured = {
@@ -114,8 +116,12 @@ def _watched(process: subprocess.Popen[bytes], metrics: Path, bar: float) -> int
 def _first_above(metrics: Path, bar: float) -> int | None:
     if not metrics.exists():
         return None
-    lines = [json.loads(line) for line in metrics.read_text().splitlines() if line.endswith("}")]
-    return next((line["step"] for line in lines if line["mean_return"] >= bar), None)
+    num_episodes = 0
+    for line in map(json.loads, (text for text in metrics.read_text().splitlines() if text.endswith("}"))):
+        num_episodes += len(line["episodes"])
+        if num_episodes >= NUM_RECENT_EPISODES and line["mean_return"] >= bar:  # the first to end are no fair sample
+            return int(line["step"])
+    return None
 
 
 def _summary(env_id: str, runs: list[Run], steps: list[int | None]) -> dict[str, Any]:
