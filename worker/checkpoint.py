@@ -33,6 +33,7 @@ from worker.algorithms.algorithm import NOTHING, AlgorithmState
 from worker.buffers import Episode, Rollout
 from worker.config import NUM_KEPT
 from worker.errors import CheckpointUnusable
+from worker.guidance.settings import HintEvery
 from worker.rollout_state import rollout_of, rollout_state
 from worker.run_files import CHECKPOINTS_DIR, STEP
 from worker.stopwatch import Part
@@ -86,6 +87,17 @@ class RunState(BaseModel):
     def memory(self) -> int:
         """Observations that the run's texts remember; none in a run from before there was the setting."""
         return int(self.config.get("memory", 0))
+
+    @property
+    def guidance_model(self) -> str | None:
+        """What a service of the run's own was to give hints with; None: its default, or the run had another service."""
+        return self.config.get("guidance_model")
+
+    @property
+    def hint_every(self) -> HintEvery:
+        """How long the run held a hint."""
+        every: HintEvery = self.config.get("hint_every", 1)
+        return every
 
 
 @dataclass(frozen=True)

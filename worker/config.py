@@ -23,6 +23,7 @@ from worker.algorithms.hyperparameters import (
 from worker.guidance.settings import GuidanceSettings, HintEvery
 from worker.lora_settings import LoraSettings
 from worker.seeds import FIRST_EVALUATION_SEED, FIRST_VALIDATION_SEED, NUM_TRAINING_SEEDS
+from worker.service_settings import ServiceSettings
 
 EvalMode: TypeAlias = Literal["greedy", "sample"]
 POSITIONAL = {"positional": True}
@@ -41,6 +42,7 @@ CHANGEABLE = frozenset(
         "service_timeout_s",
         "request_timeout_s",
         "model",  # the checkpoint's own architecture and tokenizer are compared instead
+        "guidance_model",  # what it answers with is
         "readout",  # so is its own
         "device",
         "gradient_accumulation",
@@ -75,8 +77,7 @@ EnvKwargs = Annotated[
     Field(description="Arguments the environment is made with, as a JSON object: '{\"is_slippery\": false}'."),
 ]
 Memory = Annotated[
-    int,
-    Field(ge=0, le=MAX_REACH, description="Observations of the episode that each text remembers; 0: none."),
+    int, Field(ge=0, le=MAX_REACH, description="Observations of the episode that each text remembers; 0: none.")
 ]
 
 
@@ -88,42 +89,6 @@ class EnvSettings(TypedDict):
 
 
 RunDir = Annotated[Path, Field(json_schema_extra=POSITIONAL, description="Directory that `train` wrote.")]
-
-
-class ServiceSettings(BaseModel):
-    """The service"""
-
-    service_url: str | None = Field(
-        None, pattern=r"^https?://\S+$", description="Service to use; none: start one, and stop it at the end."
-    )
-    model: str | None = Field(
-        None,
-        description="Language model: `embedded`, a directory or a hub id; none: what the service at --service-url "
-        "says, else `embedded`.",
-    )
-    guidance_model: str | None = Field(
-        None, description="Guidance model of a service of one's own, named as `--model`; none: the service's default."
-    )
-    device: str = Field(
-        "cpu",
-        pattern=r"^(cpu|cuda(:\d+)?)$",
-        description="Where models run, here and in a service of one's own: cpu, cuda, cuda:N.",
-    )
-    service_timeout_s: float = Field(
-        120.0, gt=0, allow_inf_nan=False, description="How long the service may be away until the run ends, in seconds."
-    )
-    request_timeout_s: float = Field(
-        30.0, gt=0, le=600, description="How long one request may take before the run ends, in seconds."
-    )
-    num_threads: int = Field(
-        1, ge=1, description="CPU threads of this process; a service on the same machine needs its own."
-    )
-
-    @model_validator(mode="after")
-    def _check_whose_guidance_model(self) -> Self:
-        if self.guidance_model is not None and self.service_url is not None:
-            raise ValueError("--guidance-model cannot change the service at --service-url; leave one of the two out")
-        return self
 
 
 class RunSettings(BaseModel):
@@ -270,7 +235,7 @@ class EvaluateConfig(ServiceSettings):
     guidance: Literal["none", "observation"] = Field(
         "none", description="`observation` shows the policy the guidance model's hints; otherwise it plays alone."
     )
-    hint_every: HintEvery = 1
+    hint_every: HintEvery | None = Field(None, description="Steps a hint is held, as in `train`; none: as the run did.")
     greedy: bool = Field(False, description="Take the likeliest action instead of sampling.")
     num_envs: int = Field(
         64, ge=1, le=1_024, description="Environments side by side; changes the speed and nothing else."

@@ -12,23 +12,27 @@ import httpx
 from hintwise.client import Client
 from hintwise.client_core import Call
 from hintwise.errors import DeadlineExceeded, HintwiseError
-from worker.config import ServiceSettings
 from worker.errors import UsageError
 from worker.local_service import LocalService
+from worker.service_settings import MAX_REQUEST_TIMEOUT_S, ServiceSettings
 
 Connect = Callable[..., AbstractContextManager[Client]]
 """What `connect` is, to those who may be given another."""
 START_TIMEOUT_S = 10.0
 """A service that was named has to be there: a wrong address should show at once."""
+NOBODY_WORKS = "look whether a service works there, or say where one does: --service-url"
 T = TypeVar("T")
 
 
 class WorkerClient(Client):
-    """A client whose requests' time is `--request-timeout-s`, and which says so where it was too short."""
+    """A client whose requests' time is that of two flags, and which says so where it was too short."""
 
-    def __init__(self, url: str, *, timeout_s: float, **settings: Any) -> None:
-        super().__init__(url, timeout_s=timeout_s, **settings)
-        self._advice = f"raise --request-timeout-s ({timeout_s:g} now)"
+    def __init__(self, url: str, *, timeout_s: float, retry_s: float, **settings: Any) -> None:
+        super().__init__(url, timeout_s=timeout_s, retry_s=retry_s, **settings)
+        self._advice = (
+            f"raise --request-timeout-s ({timeout_s:g} now, at most {MAX_REQUEST_TIMEOUT_S:g}) "
+            f"or --service-timeout-s ({retry_s:g} now)"
+        )
 
     def _run(self, call: Call[T], *others: Any) -> T:
         try:
@@ -87,7 +91,7 @@ def connect(
 
         transport = None if own is None else httpx.HTTPTransport()  # no proxy can reach this machine's loopback
         with _open_client(url, settings, wait, while_waiting, transport) as client:
-            _await_ready(client)
+            _await_ready(client, NOBODY_WORKS if own is None else f"its output is in {log_path}")
             yield client
 
 
@@ -111,11 +115,11 @@ def _open_client(
         raise UsageError(str(error)) from error
 
 
-def _await_ready(client: Client) -> None:
+def _await_ready(client: Client, advice: str) -> None:
     try:
         client.wait_until_ready(timeout_s=START_TIMEOUT_S)
     except DeadlineExceeded as error:  # more time for a request would not help
-        _advise(error, "look whether a service works there, or say where one does: --service-url")
+        _advise(error, advice)
         raise
 
 

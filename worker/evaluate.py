@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hintwise.client import Client
 from worker.buffers import Behaviour
+from worker.checkpoint import RunState
 from worker.config import EvalMode, EvaluateConfig
 from worker.connection import Connect, connect
 from worker.errors import WorkerError
@@ -85,9 +86,16 @@ def evaluate(config: EvaluateConfig, *, connect: Connect = connect) -> None:
             first_seed=config.seed,
             mode="greedy" if config.greedy else "sample",
             num_envs=config.num_envs,
-            hint_every=config.hint_every if config.guidance == "observation" else None,
+            hint_every=_hint_every(config, state),
         )
     print(json.dumps({**asdict(evaluation), "checkpoint": str(directory), "steps": state.step}))  # noqa: T201
+
+
+def _hint_every(config: EvaluateConfig, state: RunState) -> HintEvery | None:
+    """Returns how long a hint is held that the policy is shown; None where it is shown none."""
+    if config.guidance == "none":
+        return None
+    return state.hint_every if config.hint_every is None else config.hint_every
 
 
 def play_episodes(

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from worker.config import POSITIONAL, RunDir, ServiceSettings
+from worker.config import POSITIONAL, RunDir
 from worker.seeds import FIRST_EVALUATION_SEED, FIRST_VALIDATION_SEED
+from worker.service_settings import ServiceSettings
 
 Paths = Annotated[list[Path], Field(min_length=1, json_schema_extra=POSITIONAL)]
 

@@ -148,7 +148,6 @@ class Learner:
     def run_update(
         self,
         before_step: Callable[[], None] = lambda: None,
-        while_pushing: Callable[[], None] = lambda: None,
         on_report: Callable[[UpdateReport], None] = lambda report: None,
     ) -> UpdateReport:
         """Collects one rollout, learns from it and pushes the result.
@@ -156,7 +155,6 @@ class Learner:
         Args:
             before_step: Called before every vector step, or before the update where the rollout is there already; what
                 it raises ends the run at the last boundary.
-            while_pushing: Called behind the new boundary, while the service takes the weights.
             on_report: Told what is returned, and of an update that was made and could not be pushed, too.
         """
         config, stopwatch = self.config, self.stopwatch
@@ -173,13 +171,13 @@ class Learner:
             data = self._dump(rollout)
         try:
             with stopwatch.on("pushing"):
-                self._serve(data, rollout, while_pushing)
+                self._serve(data, rollout)
         finally:
             report = self._report(rollout, metrics, learning_rate, stopwatch.lap())
             on_report(report)
         return report
 
-    def _serve(self, data: bytes, rollout: Rollout, while_pushing: Callable[[], None]) -> None:
+    def _serve(self, data: bytes, rollout: Rollout) -> None:
         """Makes what was learned from `rollout` the run's own, and then the service's."""
         try:
             with self.stopwatch.on("waiting"):
@@ -188,7 +186,6 @@ class Learner:
             self._count(rollout)
             self.served.hold(data)
             self._note_boundary()
-        self.served.meanwhile.later(while_pushing)
         self.served.push()
 
     def checkpoint(self) -> Checkpoint:

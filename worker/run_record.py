@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
+from hintwise.disk import sync
 from hintwise.prompts import PROMPT_TEMPLATE_VERSION
 from worker.config import TrainConfig
 from worker.errors import RunDirTaken
@@ -88,7 +89,8 @@ class RunRecord:
             self._tensorboard.add_scalar("episode/return", episode_return, step)
 
     def write(self, **more: Any) -> None:
-        """Writes run.json with where the run stands now, and `more`."""
+        """Writes run.json with where the run stands now, and `more`; all lines so far are on the disk then, too."""
+        sync(self._run_dir / METRICS)
         learner = self._learner
         now = datetime.now(UTC)
         self._run |= {

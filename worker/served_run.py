@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from worker.checkpoint import Checkpoint, chosen_checkpoint, last_checkpoint, load_checkpoint
-from worker.config import ServiceSettings
 from worker.connection import Connect, connect
 from worker.errors import CheckpointUnusable
 from worker.served_policy import ServedPolicy
+from worker.service_settings import ServiceSettings
 
 
 def judged_checkpoint(run_dir: Path) -> tuple[Path, Checkpoint]:
@@ -31,14 +31,19 @@ def judged_checkpoint(run_dir: Path) -> tuple[Path, Checkpoint]:
 def serving(checkpoint: Checkpoint, settings: ServiceSettings, *, connect: Connect = connect) -> Iterator[ServedPolicy]:
     """Yields a checkpoint's policy once a service answers with it; a service for the occasion ends with the block.
 
+    Such a service has the models that the run had, unless `settings` name others.
+
     Raises:
         ServiceUnreachable: Nobody answers.
         ServiceMismatch: The service runs another model.
     """
     state = checkpoint.state
     with tempfile.TemporaryDirectory(prefix="hintwise-served-") as scratch:
+        theirs: dict[str, str | None] = {"model": settings.model or state.model}
+        if settings.service_url is None:
+            theirs["guidance_model"] = settings.guidance_model or state.guidance_model
         service = connect(
-            settings.model_copy(update={"model": settings.model or state.model}),
+            settings.model_copy(update=theirs),
             weights_dir=Path(scratch) / "weights",
             log_path=Path(scratch) / "service.log",
             say=say,

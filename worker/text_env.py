@@ -69,7 +69,7 @@ class GuidanceSnapshot(BaseModel):
     held: int = 0  # steps since the hint was asked for
     completed: tuple[str, ...] = ()  # goals of the episode's hints that were done
     dropped: bool
-    propensity: float = 0.5  # with which hints were to be shown
+    propensity: float | None = None  # with which hints were to be shown
     weight: float
     memory: float  # of what pays for guidance
     earned: float  # in the episode so far
@@ -235,12 +235,14 @@ class TextEnv:
 
     def _take(self, action: int) -> Step:
         with blamed(f"{self.env_id} at step {self.length + 1} of seed {self._seed}"):
-            observation, reward, terminated, truncated, _ = self._env.step(action)
+            observation, given, *ends, _ = self._env.step(action)
+            reward, (terminated, truncated) = float(given), map(bool, ends)
         self._actions.append(action)
-        self.episode_return += float(reward)
+        self.episode_return += reward
         if self._memory:
-            self._memory.see(self._observation)
-        return Step(float(reward), bool(terminated), bool(truncated), self._see(observation))
+            with blamed(f"the describer of {self.env_id}"):
+                self._memory.see(self._observation)
+        return Step(reward, terminated, truncated, self._see(observation))
 
     def _see(self, observation: Any) -> State:
         self._observation = observation

@@ -108,8 +108,9 @@ def _begin(learner: Learner, display: Display) -> None:
     learner.begin()
     if learner.began_with != FRESH_VERSION:
         display.say(
-            f"beginning with version {learner.began_with} of the service's weights: somebody has trained them, or "
-            "evaluated others; a service with a new --weights-dir has those that its model was loaded with"
+            f"beginning with version {learner.began_with} of the service's weights: somebody has trained them, "
+            "evaluated others, or begun a run that was killed at once; a service with a new --weights-dir has those "
+            "that its model was loaded with"
         )
     _save(learner)
 
@@ -124,24 +125,21 @@ def _run_updates(learner: Learner, record: RunRecord, display: Display, stop: St
     """Updates until the steps are used up; what one leaves to write down waits for the next one's first request."""
     meanwhile, stopwatch = learner.served.meanwhile, learner.stopwatch
 
-    def save_if_due() -> None:
-        if learner.update % learner.config.checkpoint_every == 0:
-            with stopwatch.on("saving"):
-                _save(learner)
-                record.write()
-
     def note(report: UpdateReport) -> None:
         with stopwatch.on("saving"):
             record.add(report)
             display.show(report)
+            if learner.update % learner.config.checkpoint_every == 0:
+                record.write()  # first: the lines of updates that a checkpoint holds are never written again
+                _save(learner)
 
-    def note_later(report: UpdateReport) -> None:
+    def later(report: UpdateReport) -> None:
         meanwhile.later(partial(note, report))
 
     stopwatch.lap()  # what came before was no training
     try:
         while learner.update < learner.config.num_updates:
-            learner.run_update(before_step=stop.check, while_pushing=save_if_due, on_report=note_later)
+            learner.run_update(before_step=stop.check, on_report=later)
             if learner.config.max_staleness:
                 meanwhile.run()  # the next request is another thread's
     finally:

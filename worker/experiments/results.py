@@ -36,6 +36,7 @@ KEPT = (
 MAY_DIFFER = CHANGEABLE - {
     "total_steps",
     "model",
+    "guidance_model",
     "readout",
     "checkpoint_every",
     "keep_checkpoints",

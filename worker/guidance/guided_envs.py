@@ -207,7 +207,8 @@ class GuidedEnvs:
 
     def _take_back(self, i: int, was: GuidanceSnapshot) -> None:
         self._hints.now[i] = Held(was.hint, was.goal, was.age, was.held, was.completed)
-        self._dropped[i], self._propensities[i] = was.dropped, was.propensity
+        self._dropped[i] = was.dropped
+        self._propensities[i] = 1 - self._settings.hint_dropout if was.propensity is None else was.propensity
         self._weights[i], self._num_steps = was.weight, was.num_steps
         self._hints.wrong[i] = self._is_wrong(i)
         self._earned[i], self._paid[i] = was.earned, was.paid

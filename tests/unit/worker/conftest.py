@@ -29,6 +29,7 @@ from hintwise.schemas import (
 )
 from hintwise.tokens import TextEncoder
 from hintwise.weights import apply, dump
+from tests.unit.worker.runs import connecting
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -221,3 +222,9 @@ class InProcessService:
         if scorer == "progress":
             results = [RewardResult(reward=0.0, potential=len(item.observation) % 10 / 10) for item in items]
         return RewardResponse(scorer=scorer, model="told", model_sha256=self.adviser_sha256, results=results)
+
+
+@pytest.fixture
+def connect(service):
+    """Stands in for `worker.connection.connect`."""
+    return connecting(lambda: service)

@@ -8,7 +8,7 @@ import gymnasium
 
 
 class Slow(gymnasium.Env):
-    """Counts from a number that the seed draws; a step takes `sleep_s`, and `trouble` happens at the third."""
+    """Counts from a number that the seed draws; a step takes `sleep_s`, and `trouble` comes at the third or at each."""
 
     observation_space = gymnasium.spaces.Discrete(10_000)
     action_space = gymnasium.spaces.Discrete(3)
@@ -23,10 +23,12 @@ class Slow(gymnasium.Env):
 
     def step(self, action):
         self.num_steps += 1
-        if self.num_steps == 3 and self.trouble:
+        if self.num_steps == 3 and self.trouble in {"raise", "die", "hang"}:
             self.get_into_trouble()
         time.sleep(self.sleep_s)
         self.count += int(self.np_random.integers(1, 4))
+        if self.trouble == "no number":
+            return self.count, "much", False, False, {}
         return self.count, self.count / 8, bool(self.count % 11 == 0), False, {}
 
     def get_into_trouble(self):

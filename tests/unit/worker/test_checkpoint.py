@@ -11,6 +11,7 @@ from safetensors.torch import load
 from hintwise.errors import ServiceUnreachable
 from hintwise.policy import Policy
 from hintwise.weights import dump
+from tests.unit.worker.runs import begun, small_config
 from worker import checkpoint as checkpoint_page
 from worker.checkpoint import (
     last_checkpoint,
@@ -19,7 +20,6 @@ from worker.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from worker.config import TrainConfig
 from worker.errors import CheckpointUnusable, Interrupted, ServiceMismatch
 from worker.learner import Learner
 from worker.served_policy import ServedPolicy
@@ -29,24 +29,8 @@ LEFT_RIGHT = ["push left", "push right"]
 
 @pytest.fixture
 def config(tmp_path, model_dir):
-    return TrainConfig(
-        env_id="CartPole-v1",
-        total_steps=160,
-        num_envs=2,
-        num_steps=16,
-        minibatch_size=16,
-        update_epochs=2,
-        gamma=0.99,
-        seed=3,
-        model=str(model_dir),
-        run_dir=tmp_path / "run",
-    )
-
-
-def begun(config, service):
-    learner = Learner(config, ServedPolicy(service))
-    learner.begin()
-    return learner
+    settings = {"num_envs": 2, "num_steps": 16, "update_epochs": 2, "gamma": 0.99, "seed": 3}
+    return small_config(tmp_path, model_dir, total_steps=160, **settings)
 
 
 def resumed(config, service, checkpoint):

@@ -6,16 +6,18 @@ import pytest
 
 from hintwise.errors import DeadlineExceeded, ServiceUnreachable
 from worker import connection
-from worker.config import ServiceSettings
 from worker.connection import WorkerClient, connect
 from worker.errors import UsageError
+from worker.service_settings import ServiceSettings
 
 
 class OwnService:
     """Stands in for `LocalService`; `died` is what `revive` finds."""
 
+    address = "http://127.0.0.1:4711"
+
     def __init__(self, **told):
-        self.told, self.died, self.num_restarts, self.url = told, False, 0, "http://127.0.0.1:4711"
+        self.told, self.died, self.num_restarts, self.url = told, False, 0, self.address
         OwnService.last = self
 
     def __enter__(self):
@@ -141,14 +143,17 @@ def silent(request):
     ("answer", "happened"),
     [(too_late, "the request's time ran out"), (silent, "http://elsewhere gave no answer within 5 s (waited 0 s)")],
 )
-def test_a_request_that_took_too_long_names_the_flag(answer, happened):
+def test_a_request_that_took_too_long_names_the_flags(answer, happened):
     transport = httpx.MockTransport(answer)
     with (
         WorkerClient("http://elsewhere", timeout_s=5.0, retry_s=0.0, transport=transport) as client,
         pytest.raises(DeadlineExceeded) as raised,
     ):
         client.weights()
-    assert str(raised.value) == f"{happened}; raise --request-timeout-s (5 now)"
+    assert (
+        str(raised.value)
+        == f"{happened}; raise --request-timeout-s (5 now, at most 600) or --service-timeout-s (0 now)"
+    )
 
 
 def test_one_who_takes_the_connection_and_says_nothing_is_not_given_more_time(tmp_path, monkeypatch):
@@ -160,3 +165,15 @@ def test_one_who_takes_the_connection_and_says_nothing_is_not_given_more_time(tm
     ):
         pass
     assert "raise" not in str(raised.value)
+
+
+def test_a_service_of_our_own_that_says_nothing_is_not_looked_for_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "START_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(connection, "LocalService", OwnService)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(OwnService, "address", f"http://127.0.0.1:{server.getsockname()[1]}")
+        with (
+            pytest.raises(DeadlineExceeded, match=rf"; its output is in {tmp_path / 'service.log'}$"),
+            open_connection(tmp_path, [], []),
+        ):
+            pass

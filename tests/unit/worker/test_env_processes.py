@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 import numpy as np
 import pytest
 
-from tests.unit.worker.test_train import clockless
+from tests.unit.worker.runs import clockless, connecting
 from worker import env_processes, open_envs
 from worker.checkpoint import last_checkpoint
 from worker.config import TrainConfig
@@ -133,11 +133,7 @@ def config(tmp_path, model_dir):
 
 @pytest.fixture
 def connect(make_service):
-    @contextmanager
-    def connected(settings, **_):
-        yield make_service()
-
-    return connected
+    return connecting(make_service)
 
 
 def test_a_run_is_the_same_run_however_its_environments_are_stepped(config, connect, tmp_path):
@@ -163,10 +159,14 @@ def test_a_process_that_dies_ends_the_run_with_a_whole_checkpoint(config, connec
     assert [line["update"] for line in clockless(config.directory)] == [1, 2, 3]
 
 
+@pytest.mark.filterwarnings("ignore:.*The reward returned by `step")  # gymnasium's own checker says it first
 @pytest.mark.parametrize("env_workers", [0, 2])
-def test_an_environment_that_raises_ends_the_run_with_a_whole_checkpoint(config, connect, env_workers):
-    config = config.model_copy(update={"env_kwargs": {"trouble": "raise"}, "env_workers": env_workers})
-    with pytest.raises(EnvironmentFailed, match=r"raised ZeroDivisionError.*slow_env.*saved in .*step-000000000"):
+@pytest.mark.parametrize(
+    ("trouble", "said"), [("raise", "ZeroDivisionError.*slow_env"), ("no number", "ValueError: could not convert")]
+)
+def test_an_environment_that_fails_ends_the_run_with_a_whole_checkpoint(config, connect, env_workers, trouble, said):
+    config = config.model_copy(update={"env_kwargs": {"trouble": trouble}, "env_workers": env_workers})
+    with pytest.raises(EnvironmentFailed, match=rf"at step \d of seed.* raised {said}.*saved in .*step-000000000"):
         train(config, connect=connect)
     assert last_checkpoint(config.directory).name == "step-000000000"
 

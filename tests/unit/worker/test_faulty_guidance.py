@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hintwise.schemas import RewardResponse, RewardResult
+from tests.unit.worker.runs import begun, small_config
 from worker.checkpoint import load_checkpoint, save_checkpoint
 from worker.config import TrainConfig
 from worker.envs import TextEnvs
@@ -161,27 +162,9 @@ def test_a_flatterer_loses_its_say(service):
 
 @pytest.fixture
 def config(tmp_path, model_dir):
-    return TrainConfig(
-        env_id="CartPole-v1",
-        total_steps=5 * 32,
-        num_envs=4,
-        num_steps=8,
-        minibatch_size=16,
-        update_epochs=2,
-        env_workers=0,
-        seed=2,
-        guidance="both",
-        guidance_gate=False,  # or nothing is paid before hints have helped
-        hint_every=3,
-        model=str(model_dir),
-        run_dir=tmp_path / "run",
-    )
-
-
-def begun(config, service):
-    learner = Learner(config, ServedPolicy(service))
-    learner.begin()
-    return learner
+    settings = {"update_epochs": 2, "seed": 2, "hint_every": 3, "guidance": "both"}
+    settings["guidance_gate"] = False  # or nothing is paid before hints have helped
+    return small_config(tmp_path, model_dir, total_steps=5 * 32, env_workers=0, **settings)
 
 
 @pytest.mark.parametrize("form", ["penalty", "potential"])

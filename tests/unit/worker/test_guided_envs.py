@@ -15,6 +15,7 @@ from worker.guidance.settings import GuidanceSettings
 from worker.guidance.wrong_hints import wrong_hint
 from worker.seeds import hint_is_dropped, hint_is_wrong
 from worker.stopwatch import Stopwatch
+from worker.text_env import EpisodeSnapshot
 
 # --- which hint is in force
 
@@ -117,6 +118,20 @@ def test_the_gate_hears_how_likely_an_episode_was_to_show_its_hints_when_it_bega
     for each in (envs, resumed):
         each.step([1] * NUM_ENVS)
     assert gates[0].ended[NUM_ENVS:] == gates[1].ended == [0.4] * NUM_ENVS
+
+
+def test_an_episode_of_which_nobody_noted_how_likely_it_was_had_the_share_of_a_fresh_run(monkeypatch):
+    gate = Noting()
+    envs = guided(hint_dropout=0.2, max_episode_steps=2)
+    episodes, num_begun = envs.snapshot()
+    told = [each.model_dump(mode="json") for each in episodes]
+    for each in told:
+        del each["guidance"]["propensity"]
+    monkeypatch.setattr(guided_envs, "gate_of", lambda settings: gate)
+    resumed = guided(hint_dropout=0.2, max_episode_steps=2)
+    resumed.restore([EpisodeSnapshot.model_validate(each) for each in told], num_begun)
+    resumed.step([0] * NUM_ENVS)
+    assert gate.on == [0.8] * NUM_ENVS
 
 
 def test_reward_alone_shows_nothing():

@@ -1,15 +1,15 @@
 """Guided runs: what they learn from, that they go on exactly when stopped, how they are judged."""
 
 import json
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from hintwise.errors import ScorerChanged
 from tests.unit.worker.guided import NUM_ENVS, Earned, guided
+from tests.unit.worker.runs import begun, small_config
 from worker.checkpoint import load_checkpoint, save_checkpoint
-from worker.config import EvaluateConfig, TrainConfig
+from worker.config import EvaluateConfig
 from worker.errors import CheckpointUnusable
 from worker.evaluate import evaluate
 from worker.guidance.settings import GuidanceSettings
@@ -55,26 +55,8 @@ def test_guided_environments_go_on_exactly():
 
 @pytest.fixture
 def config(tmp_path, model_dir):
-    return TrainConfig(
-        env_id="CartPole-v1",
-        total_steps=5 * 32,
-        num_envs=4,
-        num_steps=8,
-        minibatch_size=16,
-        update_epochs=2,
-        env_workers=0,
-        seed=2,  # whose first episodes are some of both kinds
-        guidance="both",
-        checkpoint_every=1,
-        model=str(model_dir),
-        run_dir=tmp_path / "run",
-    )
-
-
-def begun(config, service):
-    learner = Learner(config, ServedPolicy(service))
-    learner.begin()
-    return learner
+    settings = {"update_epochs": 2, "seed": 2, "checkpoint_every": 1}  # its first episodes are some of both kinds
+    return small_config(tmp_path, model_dir, total_steps=5 * 32, env_workers=0, guidance="both", **settings)
 
 
 def numbers(report):
@@ -178,15 +160,6 @@ def test_a_run_from_before_there_was_guidance_goes_on_without(config, make_servi
     again = Learner(config, ServedPolicy(make_service()))
     again.restore(load_checkpoint(saved))
     assert again.run_update().mean_shaping == 0
-
-
-@pytest.fixture
-def connect(service):
-    @contextmanager
-    def connected(settings, **_):
-        yield service
-
-    return connected
 
 
 def test_a_guided_run_is_judged_without_hints_and_with_them(config, connect, service, capsys):

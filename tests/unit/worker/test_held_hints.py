@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from worker.config import EvaluateConfig, TrainConfig
+from tests.unit.worker.runs import small_config
+from worker.config import EvaluateConfig
 from worker.envs import TextEnvs
 from worker.evaluate import play_episodes
 from worker.guidance.guided_envs import GuidedEnvs
@@ -267,19 +268,8 @@ def test_wrongness_belongs_to_the_episode_that_begins():
 
 @pytest.fixture
 def config(tmp_path, model_dir):
-    return TrainConfig(
-        env_id="CartPole-v1",
-        total_steps=5 * 32,
-        num_envs=4,
-        num_steps=8,
-        minibatch_size=16,
-        update_epochs=1,
-        env_workers=0,
-        guidance="both",
-        hint_every="done",
-        model=str(model_dir),
-        run_dir=tmp_path / "run",
-    )
+    settings = {"guidance": "both", "hint_every": "done"}
+    return small_config(tmp_path, model_dir, total_steps=5 * 32, env_workers=0, **settings)
 
 
 def done_now_and_then(service):

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -29,15 +28,6 @@ from worker.recording.picture import (
 from worker.recording.record import record
 from worker.text_env import TextEnv
 from worker.train import train
-
-
-@pytest.fixture
-def connect(service):
-    @contextmanager
-    def connected(settings, **wanted):
-        yield service
-
-    return connected
 
 
 def trained(run_dir, model_dir, connect, **settings):

@@ -2,7 +2,7 @@
 
 import json
 import re
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import pairwise
 
 import gymnasium
@@ -60,15 +60,6 @@ def configured(tmp_path, model_dir):
         return TrainConfig(**{**settings, "run_dir": tmp_path / "run", **more})
 
     return configure
-
-
-@pytest.fixture
-def connect(service):
-    @contextmanager
-    def connected(settings, **wanted):
-        yield service
-
-    return connected
 
 
 def numbers(report):

@@ -1,25 +1,19 @@
 """Whole runs against a service in this process."""
 
-import json
 import os
 import signal
 from contextlib import contextmanager
 
-import numpy as np
 import pytest
 
 import worker.train as train_page
 from hintwise.errors import ServiceUnreachable
-from hintwise.weights import dump
-from worker.checkpoint import last_checkpoint
-from worker.config import EvaluateConfig, PlotConfig, TrainConfig
-from worker.errors import CheckpointUnusable, Interrupted, RunDirTaken, WorkerError
-from worker.evaluate import evaluate, play_episodes
-from worker.plot import plot, running_mean
+from tests.unit.worker.runs import clockless, connecting, small_config
+from worker import run_record
+from worker.checkpoint import last_checkpoint, save_checkpoint
+from worker.errors import Interrupted, RunDirTaken
 from worker.run_record import read_metrics, read_run
-from worker.seeds import evaluation_action_seed
 from worker.selection import choose_checkpoint
-from worker.served_policy import ServedPolicy
 from worker.train import train
 
 NUM_UPDATES = 3
@@ -28,33 +22,8 @@ LEFT_RIGHT = ["push left", "push right"]
 
 @pytest.fixture
 def config(tmp_path, model_dir):
-    return TrainConfig(
-        env_id="CartPole-v1",
-        total_steps=64 * NUM_UPDATES + 63,
-        num_envs=4,
-        num_steps=16,
-        minibatch_size=32,
-        update_epochs=1,
-        checkpoint_every=2,
-        model=str(model_dir),
-        run_dir=tmp_path / "run",
-    )
-
-
-@pytest.fixture
-def connect(service):
-    """Stands in for `worker.connection.connect`."""
-
-    @contextmanager
-    def connected(settings, **wanted):
-        connected.wanted = wanted
-        yield service
-
-    return connected
-
-
-def clockless(run_dir):
-    return [{k: v for k, v in line.items() if not k.endswith("_s")} for line in read_metrics(run_dir)]
+    settings = {"num_steps": 16, "minibatch_size": 32, "checkpoint_every": 2}
+    return small_config(tmp_path, model_dir, total_steps=64 * NUM_UPDATES + 63, **settings)
 
 
 def test_a_run_leaves_its_whole_record(config, connect, capsys):
@@ -140,12 +109,7 @@ def test_work_done_while_the_service_answers_changes_nothing(config, connect, ma
 def test_the_same_seed_is_the_same_run(config, connect, make_service, tmp_path):
     train(config, connect=connect)
     again = config.model_copy(update={"run_dir": tmp_path / "again"})
-
-    @contextmanager
-    def fresh(settings, **_):
-        yield make_service()
-
-    train(again, connect=fresh)
+    train(again, connect=connecting(make_service))
     assert clockless(again.directory) == clockless(config.directory)
 
 
@@ -185,6 +149,34 @@ def test_a_run_killed_after_its_last_checkpoint_has_no_update_twice(config, conn
     assert [line["update"] for line in again] == [1, 2, 3]
     assert again[:2] == whole[:2]
     assert {**again[2], "policy_version": 0} == {**whole[2], "policy_version": 0}
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1])
+def test_no_checkpoint_is_there_before_the_lines_of_its_updates_and_it_knows_their_time(
+    config, connect, monkeypatch, max_staleness
+):
+    def save_having_looked(run_dir, checkpoint, **settings):
+        if checkpoint.state.update:
+            lines = list(read_metrics(run_dir))
+            saved.append([line["update"] for line in lines])
+            assert saved[-1] == list(range(1, checkpoint.state.update + 1))
+            assert checkpoint.state.training_s == pytest.approx(sum(line["update_s"] for line in lines))
+        return save_checkpoint(run_dir, checkpoint, **settings)
+
+    saved = []
+    monkeypatch.setattr(train_page, "save_checkpoint", save_having_looked)
+    train(config.model_copy(update={"checkpoint_every": 1, "max_staleness": max_staleness}), connect=connect)
+    assert saved == [[1], [1, 2], [1, 2, 3], [1, 2, 3]]
+
+
+def test_lines_are_flushed_to_the_disk_before_the_record_of_their_updates(config, connect, monkeypatch):
+    def flush(path):
+        flushed.append((path.name, len(list(read_metrics(config.directory)))))
+
+    flushed = []
+    monkeypatch.setattr(run_record, "sync", flush)
+    train(config, connect=connect)
+    assert flushed[:2] == [("metrics.jsonl", 0), ("metrics.jsonl", 2)]
 
 
 def test_resuming_where_nothing_was_saved_starts_from_the_beginning(config, connect, capsys):
@@ -251,138 +243,7 @@ def test_an_update_that_could_not_be_pushed_is_in_the_record_of_a_run_that_goes_
     assert [line["update"] for line in read_metrics(config.directory)] == [1, 2, 3]
 
 
-@pytest.fixture
-def head_connect(make_service):
-    """Stands in for `connect`: one service whose head answers for CartPole's actions."""
-    service = make_service(LEFT_RIGHT)
-
-    @contextmanager
-    def connected(settings, **wanted):
-        connected.wanted = wanted
-        yield service
-
-    return connected
-
-
-def test_a_run_with_a_head_goes_through_and_is_evaluated_and_resumed_as_one(config, head_connect, capsys):
-    train(config.model_copy(update={"readout": "head"}), connect=head_connect)
-    assert list(head_connect.wanted["head_actions"]) == LEFT_RIGHT
-    assert read_run(config.directory)["readout"] == "head"
-    assert all(line["first_ratio_error"] < 1e-4 for line in read_metrics(config.directory))
-    del head_connect.wanted
-    assert evaluated(config.directory, head_connect, capsys, greedy=True)["steps"] == 192
-    assert head_connect.wanted["head_actions"] == LEFT_RIGHT
-    del head_connect.wanted
-    train(config.model_copy(update={"resume": True, "total_steps": 64 * 4}), connect=head_connect)
-    assert head_connect.wanted["head_actions"] == LEFT_RIGHT
-    assert [line["update"] for line in read_metrics(config.directory)] == [1, 2, 3, 4]
-
-
-@pytest.mark.parametrize(("was", "now"), [(None, "head"), ("phrase", "head"), ("head", "phrase")])
-def test_a_run_does_not_go_on_with_another_readout(config, connect, head_connect, was, now):
-    begun_with = head_connect if was == "head" else connect
-    train(config.model_copy(update={"readout": was}), connect=begun_with)
-    with pytest.raises(CheckpointUnusable, match=rf"readout \(was {was or 'phrase'}, now {now}\); leave --readout out"):
-        train(config.model_copy(update={"readout": now, "resume": True}), connect=connect)
-
-
 def test_without_a_word_about_it_a_service_of_our_own_reads_phrases(config, connect):
     train(config, connect=connect)
     assert connect.wanted["head_actions"] is None
     assert read_run(config.directory)["readout"] == "phrase"
-
-
-@pytest.fixture
-def trained(config, connect):
-    train(config, connect=connect)
-    return config.directory
-
-
-def evaluated(run_dir, connect, capsys, **settings):
-    capsys.readouterr()
-    evaluate(EvaluateConfig(run_dir=run_dir, episodes=6, **settings), connect=connect)
-    (line,) = capsys.readouterr().out.splitlines()
-    return json.loads(line)
-
-
-def test_evaluate_prints_one_json_line(trained, connect, capsys):
-    result = evaluated(trained, connect, capsys, greedy=True)
-    assert result.keys() == {
-        "mean_return", "std_return", "min_return", "success_rate", "episodes", "seed", "mode", "env_id",
-        "env_kwargs", "memory", "guidance", "policy_version", "checkpoint", "steps",
-    }  # fmt: skip
-    assert (result["episodes"], result["seed"], result["mode"]) == (6, 900_000, "greedy")
-    assert (result["steps"], result["env_id"]) == (192, "CartPole-v1")
-    assert 0 <= result["success_rate"] <= 1
-
-
-def test_evaluate_serves_the_checkpoint_not_what_was_there(trained, connect, service, capsys):
-    expected = (last_checkpoint(trained) / "policy.safetensors").read_bytes()
-    service.force_weights(service.served[1])
-    result = evaluated(trained, connect, capsys)
-    assert service.served[service.version] == expected
-    assert result["policy_version"] == service.version
-
-
-def test_evaluate_says_what_it_pushed_to_another_service(trained, connect, service, capsys):
-    evaluate(EvaluateConfig(run_dir=trained, episodes=1, service_url="http://127.0.0.1:1"), connect=connect)
-    assert f"to http://127.0.0.1:1 as version {service.version}; it stays there" in capsys.readouterr().err
-
-
-def test_how_many_environments_run_side_by_side_changes_nothing(trained, connect, capsys):
-    one, many = (evaluated(trained, connect, capsys, num_envs=n) for n in (1, 4))
-    assert one == many
-
-
-def test_episode_i_is_reset_with_seed_s_plus_i(trained, connect, capsys):
-    whole = evaluated(trained, connect, capsys, seed=900_100)
-    singles = []
-    for i in range(6):
-        capsys.readouterr()
-        evaluate(EvaluateConfig(run_dir=trained, episodes=1, seed=900_100 + i), connect=connect)
-        singles.append(json.loads(capsys.readouterr().out)["mean_return"])
-    assert sum(singles) / 6 == pytest.approx(whole["mean_return"])
-    assert len(set(singles)) > 1
-
-
-def test_action_seeds_of_an_evaluation_derive_from_episode_and_step(service):
-    served = ServedPolicy(service)
-    served.fetch()
-    play_episodes(served, "CartPole-v1", num_episodes=2, mode="sample")
-    assert service.seeds[:2] == [[evaluation_action_seed(900_000 + i, t) for i in range(2)] for t in range(2)]
-
-
-def test_an_evaluation_of_changing_weights_is_refused(service):
-    served = ServedPolicy(service)
-    served.fetch()
-
-    def push_by_somebody_else():
-        service.policy.value_head.bias.data.add_(1.0)
-        service.force_weights(dump(service.policy))
-
-    service.before_act[3] = service.before_act[4] = push_by_somebody_else
-    with pytest.raises(WorkerError, match="other weights"):
-        play_episodes(served, "CartPole-v1", num_episodes=2)
-
-
-def test_evaluate_without_a_checkpoint_says_so(tmp_path):
-    with pytest.raises(CheckpointUnusable, match="holds no checkpoint"):
-        evaluate(EvaluateConfig(run_dir=tmp_path))
-
-
-def test_plot_prints_the_path(trained, capsys):
-    (trained / "learning_curve.png").unlink()
-    capsys.readouterr()
-    plot(PlotConfig(run_dir=trained))
-    assert capsys.readouterr().out.strip() == str(trained / "learning_curve.png")
-    assert (trained / "learning_curve.png").exists()
-
-
-def test_plot_without_an_episode_says_so(trained):
-    (trained / "metrics.jsonl").write_text("")
-    with pytest.raises(CheckpointUnusable, match="nothing to draw"):
-        plot(PlotConfig(run_dir=trained))
-
-
-def test_the_running_mean_starts_with_what_there_is():
-    assert running_mean(np.array([1.0, 3.0, 5.0, 7.0]), 2).tolist() == [1.0, 2.0, 4.0, 6.0]
