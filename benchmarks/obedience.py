@@ -63,7 +63,7 @@ def main() -> None:
 def obedience(run_dir: Path, num_episodes: int) -> Row:
     """Returns what the table above says of the checkpoint that a run is judged by."""
     _, checkpoint = judged_checkpoint(run_dir)
-    with serving(checkpoint, EvaluateConfig(run_dir=run_dir)) as served:
+    with serving(checkpoint, EvaluateConfig(run_dir=run_dir), with_hints=True) as served:
         envs = _begun(checkpoint, num_episodes)
         deeds = play(served, service_hints(served.client, envs[0].task), envs)
     success_rate, config = _success_rate(envs), checkpoint.state.config

@@ -2,8 +2,8 @@
 
     python -m benchmarks.trunk [--seeds 1 2 3 4 5] [--env-id CartPole-v1 --env-id Acrobot-v1] [--max-steps 100000]
 
-Both are trained by `worker train` with its defaults, the trunk's weights along with the critic. The bar is the
-environment's own `reward_threshold`; a run has reached it when the mean return of its last 100 sampled episodes has,
+Both are trained by `worker train` with the flags of `make train`, the trunk's weights along with the critic. The bar is
+the environment's own `reward_threshold`; a run has reached it when the mean return of its last 100 sampled episodes has,
 and is stopped there. The random weights are those that `worker pretrain` begins with. CartPole is in the corpus of the
 pretrained one, Acrobot is not. Finished runs in the directory are taken as they are, and seed
 follows seed, so that one that is interrupted leaves whole seeds. It counts steps and not seconds,
@@ -32,6 +32,8 @@ from hintwise.model_names import LANGUAGE_DIR
 from worker.learner import NUM_RECENT_EPISODES
 from worker.pretraining.model import build_model
 
+FLAGS = ["--advantage-floor", "0.3"]
+"""Of `make train`: without them CartPole stays below its bar, whatever the trunk."""
 LOOK_EVERY_S = 1.0
 STOP_LIMIT_S = 120.0
 MAX_RUN_S = 3_600.0
@@ -85,7 +87,7 @@ def _steps(run: Run, model: str, runs: Path, max_steps: int) -> int | None:
     if bar is None:
         raise SystemExit(f"{run.env_id} has no reward_threshold, and so no bar")
     command = [sys.executable, "-m", "worker", "train", "--env-id", run.env_id, "--seed", str(run.seed)]
-    command += ["--model", model, "--total-steps", str(max_steps), "--run-dir", str(directory), "--resume"]
+    command += [*FLAGS, "--model", model, "--total-steps", str(max_steps), "--run-dir", str(directory), "--resume"]
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "output.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         reached = _watched(process, directory / "metrics.jsonl", bar)

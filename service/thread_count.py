@@ -7,15 +7,14 @@ thread up by doubling, and takes the fewest that are nearly as fast as the faste
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import structlog
 import torch
 
 from hintwise.action_batch import ScoredPrompt
+from hintwise.cores import usable_cores
 from hintwise.prompts import action_prompt
 from hintwise.scoring import score_distinct
 from service.policy_runner import PolicyRunner
@@ -26,7 +25,6 @@ NUM_PROMPTS = 4
 MAX_REPETITIONS = 5
 ENOUGH_S = 0.1
 """Of one thread count; a repetition more would only delay the start."""
-CGROUPS = Path("/sys/fs/cgroup")
 log = structlog.get_logger("service")
 
 
@@ -58,13 +56,6 @@ def measured_num_threads(runner: PolicyRunner) -> int:
         forward_ms={str(count): round(taken * 1e3, 2) for count, taken in sorted(times.items())},
     )
     return chosen
-
-
-def usable_cores(cgroups: Path = CGROUPS) -> int:
-    """Returns the cores that this process may keep busy: its affinity, or less where a container has a quota."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota(cgroups)
-    return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
 def fewest_nearly_as_fast(times: dict[int, float]) -> int:
@@ -121,20 +112,3 @@ def _prompts(runner: PolicyRunner) -> list[ScoredPrompt]:
 def _forward(runner: PolicyRunner, prompts: Sequence[ScoredPrompt]) -> None:
     """Runs the policy past the runner, whose answers would be remembered and counted."""
     score_distinct(runner.policy, prompts)
-
-
-def _quota(cgroups: Path) -> float | None:
-    """Returns how many cores' time the container may use, None where nothing limits it or nothing says so."""
-    try:
-        quota, _, period = (cgroups / "cpu.max").read_text().partition(" ")  # cgroup 2: "150000 100000", "max 100000"
-    except OSError:
-        try:
-            quota = (cgroups / "cpu" / "cpu.cfs_quota_us").read_text()  # cgroup 1: -1 is no limit
-            period = (cgroups / "cpu" / "cpu.cfs_period_us").read_text()
-        except OSError:
-            return None
-    try:
-        cores = float(quota) / float(period)
-    except (ValueError, ZeroDivisionError):  # "max"
-        return None
-    return cores if cores > 0 else None

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -64,13 +64,15 @@ class RunState(BaseModel):
     head_actions: list[str] | None = None  # None: the policy scores phrases
     tokenizer_sha256: str
     prompt_template_version: int
-    guidance_sha256: str | None = None  # of the models that advised it; None where none did
+    guidance_model: str | None = None  # the models that advised it, as their service named them; None where none did
+    guidance_sha256: str | None = None
     scorer_sha256: str | None = None
     generator: dict[str, Any]  # numpy bit generator that shuffles minibatches
     episodes: list[EpisodeSnapshot]  # one per environment
     num_begun: list[int]  # episodes begun in each environment
     config: dict[str, Any]
     packages: dict[str, str]
+    parts: list[str] | None = None  # stems of what only going on needs and was written; None: nobody noted
 
     @model_validator(mode="after")
     def _divide_time(self) -> Self:
@@ -87,11 +89,6 @@ class RunState(BaseModel):
     def memory(self) -> int:
         """Observations that the run's texts remember; none in a run from before there was the setting."""
         return int(self.config.get("memory", 0))
-
-    @property
-    def guidance_model(self) -> str | None:
-        """What a service of the run's own was to give hints with; None: its default, or the run had another service."""
-        return self.config.get("guidance_model")
 
     @property
     def hint_every(self) -> HintEvery:
@@ -126,11 +123,14 @@ def _write(final: Path, checkpoint: Checkpoint) -> None:
     partial.mkdir(parents=True)
     (partial / "policy.safetensors").write_bytes(checkpoint.policy)
     (partial / "optimizer.safetensors").write_bytes(save(dict(checkpoint.optimizer)))
-    if checkpoint.algorithm != NOTHING:
-        _write_pair(partial, ALGORITHM, *checkpoint.algorithm)
+    parts = {} if checkpoint.algorithm == NOTHING else {ALGORITHM: checkpoint.algorithm}
     if checkpoint.pending is not None:
-        _write_pair(partial, ROLLOUT, *rollout_state(checkpoint.pending))
-    (partial / "state.json").write_text(checkpoint.state.model_dump_json())
+        parts[ROLLOUT] = AlgorithmState(*rollout_state(checkpoint.pending))
+    for stem, (tensors, values) in parts.items():
+        (partial / f"{stem}.safetensors").write_bytes(save(dict(tensors)))
+        (partial / f"{stem}.json").write_text(json.dumps(values))
+    state = checkpoint.state.model_copy(update={"parts": list(parts)})
+    (partial / "state.json").write_text(state.model_dump_json())
     for path in (*partial.iterdir(), partial):
         sync(path)
     partial.rename(final)
@@ -162,15 +162,22 @@ def chosen_checkpoint(run_dir: Path) -> Path | None:
     return directory if directory.is_dir() else None
 
 
-def load_checkpoint(directory: Path) -> Checkpoint:
+def load_checkpoint(directory: Path, *, to_go_on: bool = False) -> Checkpoint:
     """Returns what `save_checkpoint` wrote.
+
+    Args:
+        directory: Of the checkpoint.
+        to_go_on: Whether all is wanted that going on needs; older checkpoints lost some of it.
 
     Raises:
         CheckpointUnusable: A file is missing or damaged. Of a run's last checkpoint, it says from which one the run
             can go on: losing updates is for a person to decide.
     """
     try:
-        return _read(directory)
+        checkpoint = _read(directory)
+        if to_go_on and (lacking := _lacking(directory, checkpoint.state)):
+            raise CheckpointUnusable(f"checkpoint {directory} lacks what going on needs: {', '.join(lacking)}")
+        return checkpoint
     except CheckpointUnusable as error:
         error.detail += _way_on(directory)
         raise
@@ -181,22 +188,29 @@ def _way_on(damaged: Path) -> str:
     found = sorted(damaged.parent.glob(f"{STEP}*"))
     if found[-1:] != [damaged]:
         return ""
-    for place in reversed(range(len(found) - 1)):
-        if _resumable(found[place], found[place + 1 :]):
-            return f"; move it out of {damaged.parent}, and `train --resume` goes on from {found[place]}"
+    for before in reversed(found[:-1]):
+        if _resumable(before):
+            return f"; move it out of {damaged.parent}, and `train --resume` goes on from {before}"
     return "; there is none before it to go on from: put its files back, or start a new run in another --run-dir"
 
 
-def _resumable(directory: Path, later: Sequence[Path]) -> bool:
-    """Returns whether a checkpoint can be read, and has lost nothing that those later than it have."""
+def _resumable(directory: Path) -> bool:
     try:
-        _read(directory)
+        return not _lacking(directory, _read(directory).state)
     except CheckpointUnusable:
         return False
-    # The one before the last has lost nothing; if it lacks a rollout, none had been collected ahead.
-    stems = [ALGORITHM] if len(later) < NUM_RESUMABLE else [ALGORITHM, ROLLOUT]
-    lacking = [stem for stem in stems if not any(directory.glob(f"{stem}.*"))]
-    return not any(any(each.glob(f"{stem}.*")) for stem in lacking for each in later)
+
+
+def _lacking(directory: Path, state: RunState) -> list[str]:
+    """Returns the files that going on needs and that are gone."""
+    parts = state.parts
+    if parts is None:  # what the run's other checkpoints have; a rollout where it was no last one
+        others = directory.parent
+        parts = [ALGORITHM] if any(others.glob(f"{STEP}*/{ALGORITHM}.*")) else []
+        if state.update and state.config.get("max_staleness") and directory != max(others.glob(f"{STEP}*")):
+            parts = [*parts, ROLLOUT]
+    names = [f"{stem}.{kind}" for stem in parts for kind in ("safetensors", "json")]
+    return [name for name in names if not (directory / name).exists()]
 
 
 def _read(directory: Path) -> Checkpoint:
@@ -217,15 +231,10 @@ def _read(directory: Path) -> Checkpoint:
     return Checkpoint(state, policy, optimizer, algorithm, rollout)
 
 
-def _write_pair(directory: Path, stem: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    (directory / f"{stem}.safetensors").write_bytes(save(dict(tensors)))
-    (directory / f"{stem}.json").write_text(json.dumps(values))
-
-
 def _read_pair(directory: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Returns tensors and values, or None where neither was kept."""
     tensors, values = directory / f"{stem}.safetensors", directory / f"{stem}.json"
-    if not tensors.exists():
+    if not tensors.exists() and not values.exists():
         return None
     return load(tensors.read_bytes()), json.loads(values.read_text())
 

@@ -27,19 +27,39 @@ T = TypeVar("T")
 class WorkerClient(Client):
     """A client whose requests' time is that of two flags, and which says so where it was too short."""
 
-    def __init__(self, url: str, *, timeout_s: float, retry_s: float, **settings: Any) -> None:
-        super().__init__(url, timeout_s=timeout_s, retry_s=retry_s, **settings)
-        self._advice = (
-            f"raise --request-timeout-s ({timeout_s:g} now, at most {MAX_REQUEST_TIMEOUT_S:g}) "
-            f"or --service-timeout-s ({retry_s:g} now)"
-        )
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        retry_s: float,
+        on_wait: Callable[[HintwiseError, float], None] = lambda error, waited_s: None,
+        **settings: Any,
+    ) -> None:
+        def wait(error: HintwiseError, waited_s: float) -> None:
+            self._retried = True
+            on_wait(error, waited_s)
+
+        super().__init__(url, timeout_s=timeout_s, retry_s=retry_s, on_wait=wait, **settings)
+        self._timeout_s, self._retry_s = timeout_s, retry_s
+        self._retried = False
 
     def _run(self, call: Call[T], *others: Any) -> T:
+        self._retried = False
         try:
             return super()._run(call, *others)
         except DeadlineExceeded as error:
-            _advise(error, self._advice)
+            _advise(error, self._advice())
             raise
+
+    def _advice(self) -> str:
+        """Returns what would give a request more time; what is left of the service's is all that a retry has."""
+        flags = [f"--service-timeout-s ({self._retry_s:g} now)"] if self._retried else []
+        if self._timeout_s < MAX_REQUEST_TIMEOUT_S:
+            flags.insert(0, f"--request-timeout-s ({self._timeout_s:g} now)")
+        if flags:
+            return f"raise {' or '.join(flags)}"
+        return f"no request may take more than {MAX_REQUEST_TIMEOUT_S:g} s: ask for less at once, or serve it faster"
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def evaluate(config: EvaluateConfig, *, connect: Connect = connect) -> None:
     """
     directory, checkpoint = judged_checkpoint(config.run_dir)
     state = checkpoint.state
-    with serving(checkpoint, config, connect=connect) as served:
+    with serving(checkpoint, config, with_hints=config.guidance != "none", connect=connect) as served:
         if config.service_url:
             say(f"pushed {directory} to {config.service_url} as version {served.policy_version}; it stays there")
         evaluation = play_episodes(

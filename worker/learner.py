@@ -258,6 +258,7 @@ class Learner:
             wait_s=self.wait_s,
             policy_version=self.served.policy_version,
             model=self.model,
+            guidance_model=self.served.info.guidance.name if self.config.guidance != "none" else None,
             head_actions=self.head_actions,
             **self._identity,
             generator=dict(self.generator.bit_generator.state),

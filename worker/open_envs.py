@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
+from hintwise.cores import usable_cores
 from worker.config import TrainConfig
-from worker.cores import usable_cores
 from worker.env_processes import EnvProcesses
 from worker.envs import TextEnvs, VectorEnvs
 from worker.text_env import TextEnv

@@ -90,6 +90,7 @@ class RunRecord:
 
     def write(self, **more: Any) -> None:
         """Writes run.json with where the run stands now, and `more`; all lines so far are on the disk then, too."""
+        self._tensorboard.flush()
         sync(self._run_dir / METRICS)
         learner = self._learner
         now = datetime.now(UTC)

@@ -32,7 +32,8 @@ def check_same_run(state: RunState, config: TrainConfig, identity: Mapping[str, 
         if name not in CHANGEABLE and was.get(name) != value
     ]
     if differing:
+        advised_by = f" (--guidance-model {state.guidance_model})" if state.guidance_model else ""
         raise CheckpointUnusable(
             f"the run cannot go on with other settings: {', '.join(differing)}; "
-            "repeat the first ones, or start a new run in another --run-dir"
+            f"repeat the first ones{advised_by}, or start a new run in another --run-dir"
         )

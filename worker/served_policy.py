@@ -143,8 +143,6 @@ class ServedPolicy:
             self._adopt(self.client.put_weights(self.data, if_match=self.policy_version))
         except VersionConflict:
             self.resync()
-        finally:
-            self.meanwhile.run()
 
     def resync(self) -> None:
         """Looks which weights answer, and pushes ours again unless it is them.

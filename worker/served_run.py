@@ -28,10 +28,16 @@ def judged_checkpoint(run_dir: Path) -> tuple[Path, Checkpoint]:
 
 
 @contextmanager
-def serving(checkpoint: Checkpoint, settings: ServiceSettings, *, connect: Connect = connect) -> Iterator[ServedPolicy]:
+def serving(
+    checkpoint: Checkpoint, settings: ServiceSettings, *, with_hints: bool = False, connect: Connect = connect
+) -> Iterator[ServedPolicy]:
     """Yields a checkpoint's policy once a service answers with it; a service for the occasion ends with the block.
 
-    Such a service has the models that the run had, unless `settings` name others.
+    Args:
+        checkpoint: Of a run.
+        settings: Which service; one for the occasion has the run's models, unless they name others.
+        with_hints: Whether it will be asked for hints. That they are another model's than the run's is said.
+        connect: How it is reached.
 
     Raises:
         ServiceUnreachable: Nobody answers.
@@ -40,7 +46,7 @@ def serving(checkpoint: Checkpoint, settings: ServiceSettings, *, connect: Conne
     state = checkpoint.state
     with tempfile.TemporaryDirectory(prefix="hintwise-served-") as scratch:
         theirs: dict[str, str | None] = {"model": settings.model or state.model}
-        if settings.service_url is None:
+        if with_hints and settings.service_url is None:
             theirs["guidance_model"] = settings.guidance_model or state.guidance_model
         service = connect(
             settings.model_copy(update=theirs),
@@ -55,6 +61,9 @@ def serving(checkpoint: Checkpoint, settings: ServiceSettings, *, connect: Conne
             served.check_fits(architecture=state.architecture, tokenizer_sha256=state.tokenizer_sha256)
             served.hold(checkpoint.policy)
             served.resync()
+            if with_hints and state.guidance_sha256 not in (None, served.info.guidance.sha256):
+                had = f"the run had other weights', {state.guidance_model}"
+                say(f"hints are those of {served.info.guidance.name}; {had}")
             yield served
 
 

@@ -7,6 +7,7 @@ and it works for every environment that keeps Gymnasium's promise about seeds.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing, redirect_stdout
@@ -237,6 +238,8 @@ class TextEnv:
         with blamed(f"{self.env_id} at step {self.length + 1} of seed {self._seed}"):
             observation, given, *ends, _ = self._env.step(action)
             reward, (terminated, truncated) = float(given), map(bool, ends)
+            if not math.isfinite(reward):
+                raise ValueError(f"the reward is {reward}")
         self._actions.append(action)
         self.episode_return += reward
         if self._memory:

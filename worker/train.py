@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -70,7 +71,7 @@ def train(config: TrainConfig, *, connect: Connect = connect) -> None:
         learner = stack.enter_context(closing(Learner(config, served, say=display.say)))
         _begin(learner, display)
         record = stack.enter_context(RunRecord(config, learner))
-        with _saved_on_failure(learner):
+        with _saved_on_failure(learner, record):
             _run_updates(learner, record, display, stop)
             lines = _finish(learner, record, display, stop)
     print("\n".join(lines))  # noqa: T201 (after the live display, which would take it for its own)
@@ -100,7 +101,7 @@ def _begin(learner: Learner, display: Display) -> None:
     run_dir = learner.config.directory
     saved = last_checkpoint(run_dir) if learner.config.resume else None
     if saved is not None:
-        learner.restore(load_checkpoint(saved))
+        learner.restore(load_checkpoint(saved, to_go_on=True))
         display.say(f"resumed from {saved}")
         return
     if learner.config.resume:
@@ -121,6 +122,12 @@ def _save(learner: Learner) -> Path:
     return save_checkpoint(config.directory, learner.checkpoint(), keep=config.keep_checkpoints)
 
 
+def _record_and_save(learner: Learner, record: RunRecord, **more: Any) -> Path:
+    """Saves where the run stands, behind the lines of its updates: nobody would write them again."""
+    record.write(**more)
+    return _save(learner)
+
+
 def _run_updates(learner: Learner, record: RunRecord, display: Display, stop: StopRequest) -> None:
     """Updates until the steps are used up; what one leaves to write down waits for the next one's first request."""
     meanwhile, stopwatch = learner.served.meanwhile, learner.stopwatch
@@ -130,8 +137,7 @@ def _run_updates(learner: Learner, record: RunRecord, display: Display, stop: St
             record.add(report)
             display.show(report)
             if learner.update % learner.config.checkpoint_every == 0:
-                record.write()  # first: the lines of updates that a checkpoint holds are never written again
-                _save(learner)
+                _record_and_save(learner, record)
 
     def later(report: UpdateReport) -> None:
         meanwhile.later(partial(note, report))
@@ -147,12 +153,12 @@ def _run_updates(learner: Learner, record: RunRecord, display: Display, stop: St
 
 
 @contextmanager
-def _saved_on_failure(learner: Learner) -> Iterator[None]:
+def _saved_on_failure(learner: Learner, record: RunRecord) -> Iterator[None]:
     """Lets a run that ends early leave a checkpoint of its last boundary, and says so in the error."""
     try:
         yield
     except HintwiseError as error:
-        saved = _save(learner)
+        saved = _record_and_save(learner, record)
         error.detail = f"{error.detail}; saved in {saved}, go on with --resume"
         raise
 
@@ -160,8 +166,7 @@ def _saved_on_failure(learner: Learner) -> Iterator[None]:
 def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopRequest) -> list[str]:
     """Saves, chooses a checkpoint, evaluates it, draws; returns lines that say what came of it and where it is."""
     run_dir = learner.config.directory
-    saved = _save(learner)
-    record.write(status="evaluating")
+    saved = _record_and_save(learner, record, status="evaluating")
     env_id, made = learner.config.env_id, learner.config.env_settings
     num_episodes, mode = learner.config.eval_episodes, learner.config.eval_mode
     chosen = choose_checkpoint(

@@ -189,11 +189,14 @@ def test_the_bar_is_reached_at_the_first_update_whose_mean_is_there(tmp_path):
     metrics = tmp_path / "metrics.jsonl"
     assert trunk._first_above(metrics, 475) is None  # nothing is written yet
     means = [math.nan, 474.9, 475.0, 480.0]
-    lines = [json.dumps({"step": 1_024 * (k + 1), "mean_return": mean}) for k, mean in enumerate(means)]
+    ended = [[0], [0] * 98, [0], [0]]
+    told = enumerate(zip(means, ended, strict=True))
+    lines = [json.dumps({"step": 1_024 * (k + 1), "mean_return": mean, "episodes": e}) for k, (mean, e) in told]
     metrics.write_text("\n".join([*lines[:2], ""]))
     assert trunk._first_above(metrics, 475) is None
     metrics.write_text("\n".join([*lines, '{"step": 9']))  # a line in the making
     assert trunk._first_above(metrics, 475) == 3_072
+    assert trunk._first_above(metrics, 474) == 3_072  # by then a hundred episodes have ended
 
 
 def test_a_run_that_never_reached_the_bar_counts_as_the_slowest():

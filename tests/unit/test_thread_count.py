@@ -1,6 +1,5 @@
 """The measured thread count, without a clock: what is taken from which times, and how many cores there are."""
 
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +11,7 @@ from service import thread_count
 from service.answer_cache import AnswerCache
 from service.policy_runner import PolicyRunner
 from service.settings import Settings
-from service.thread_count import fewest_nearly_as_fast, measured_num_threads, usable_cores
+from service.thread_count import fewest_nearly_as_fast, measured_num_threads
 
 
 @pytest.fixture(autouse=True)
@@ -93,27 +92,6 @@ def test_what_is_measured_is_neither_remembered_nor_counted(monkeypatch, model):
 def test_an_accelerator_needs_one_and_is_not_measured():
     runner = SimpleNamespace(language_model=SimpleNamespace(device=torch.device("cuda")))
     assert measured_num_threads(runner) == 1
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({}, 8),
-        ({"cpu.max": "max 100000\n"}, 8),
-        ({"cpu.max": "250000 100000\n"}, 2),
-        ({"cpu.max": "50000 100000\n"}, 1),
-        ({"cpu.max": "1600000 100000\n"}, 8),
-        ({"cpu.max": "nonsense"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
-    ],
-)
-def test_a_containers_quota_bounds_the_cores(tmp_path, monkeypatch, files, cores):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert usable_cores(tmp_path) == cores
 
 
 def test_the_setting_is_a_number_or_auto(monkeypatch):

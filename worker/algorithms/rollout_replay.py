@@ -94,8 +94,8 @@ class RolloutReplay:
         """
         if "rollouts" not in values:
             raise CheckpointUnusable(
-                "the checkpoint has no rollouts to learn from: a run's last one has them, and runs begun before SARSA "
-                "remembered any have none; go on from the last, or start a new run"
+                "the checkpoint has no rollouts to learn from: a run's last two have them, and runs begun before SARSA "
+                "remembered any have none; go on from one of those, or start a new run"
             )
         self._kept.clear()
         try:

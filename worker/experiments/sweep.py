@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from worker.cores import usable_cores
+from hintwise.cores import usable_cores
 from worker.durations import duration
 from worker.errors import Interrupted, RunsFailed, UsageError
 from worker.experiment_config import SweepConfig
@@ -36,7 +36,7 @@ def sweep(config: SweepConfig, *, command: Sequence[str] = TRAIN) -> None:
         UsageError: A file is wrong, or a directory holds runs with other settings.
         SweepUnderWay: Another sweep is at work on one of the experiments.
         RunsFailed: Some runs failed; all others finished.
-        Interrupted: SIGINT or SIGTERM; the runs were saved.
+        Interrupted: SIGINT or SIGTERM; the runs were asked to save, and those that did not in time were killed.
     """
     experiments = _read_all(config.experiment_files, config.runs_dir)
     runs = [run for experiment in experiments for run in experiment.runs]
@@ -56,7 +56,7 @@ def sweep(config: SweepConfig, *, command: Sequence[str] = TRAIN) -> None:
         try:
             work.do(stop.check)
         except Interrupted as error:
-            detail = f"{error.detail}: {work.summary()}; the same command goes on where they stopped"
+            detail = f"{error.detail}: {work.summary()}; the same command goes on from their last checkpoints"
             raise Interrupted(detail, signal_number=error.exit_status - 128) from error
     for experiment in experiments:
         print(experiment.directory)  # noqa: T201 (what `report` is told)
@@ -81,7 +81,7 @@ class _Work:
         self._last_progress = time.monotonic()
 
     def do(self, check: Callable[[], None]) -> None:
-        """Works until nothing is left; what `check` raises ends it, once the runs have been saved and have ended."""
+        """Works until nothing is left; what `check` raises ends it, once the runs have ended."""
         try:
             self._skip_finished()
             while self._waiting or self._running:
@@ -151,7 +151,7 @@ class _Work:
 
     def _stop_all(self) -> None:
         if self._running:
-            _say(f"stopping {len(self._running)} runs; each saves first")
+            _say(f"stopping {len(self._running)} runs; each is to save first")
         for child in self._running:
             child.ask_to_stop()
         while self._running:  # a child that does not stop is killed in time

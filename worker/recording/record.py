@@ -42,7 +42,10 @@ def record(config: RecordConfig, *, connect: Connect = connect) -> None:
     _, checkpoint = judged_checkpoint(config.run_dir)
     state = checkpoint.state
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures are drawn in memory; there may be no display
-    with closing(_drawn_env(state)) as env, serving(checkpoint, config, connect=connect) as served:
+    with (
+        closing(_drawn_env(state)) as env,
+        serving(checkpoint, config, with_hints=config.hints, connect=connect) as served,
+    ):
         told = moments(
             env,
             served,

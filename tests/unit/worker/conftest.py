@@ -134,8 +134,12 @@ class InProcessService:
             head_actions=self.head_actions,
             prompt_template_version=PROMPT_TEMPLATE_VERSION,
             policy=ServiceInfo.model_fields["policy"].annotation(**model),
-            guidance=ServiceInfo.model_fields["guidance"].annotation(**{**model, "sha256": self.adviser_sha256}),
-            scorer=ServiceInfo.model_fields["scorer"].annotation(**{**model, "sha256": self.adviser_sha256}),
+            guidance=ServiceInfo.model_fields["guidance"].annotation(
+                **{**model, "name": "told", "sha256": self.adviser_sha256}
+            ),
+            scorer=ServiceInfo.model_fields["scorer"].annotation(
+                **{**model, "name": "told", "sha256": self.adviser_sha256}
+            ),
         )
 
     def weights(self):

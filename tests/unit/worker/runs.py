@@ -12,7 +12,14 @@ from worker.served_policy import ServedPolicy
 
 def small_config(tmp_path, model_dir, **settings):
     """Settings of a run of the tiny model on four CartPoles."""
-    small = {"env_id": "CartPole-v1", "num_envs": 4, "num_steps": 8, "minibatch_size": 16, "update_epochs": 1}
+    small = {
+        "env_id": "CartPole-v1",
+        "num_envs": 4,
+        "num_steps": 8,
+        "minibatch_size": 16,
+        "update_epochs": 1,
+        "eval_episodes": 8,
+    }
     return TrainConfig(**small | {"model": str(model_dir), "run_dir": tmp_path / "run"} | settings)
 
 

@@ -1,10 +1,13 @@
 """An environment that a process of its own can import, as `tests.unit.worker.slow_env:TestSlow-v0`."""
 
+import math
 import os
 import signal
 import time
 
 import gymnasium
+
+REWARDS = {"much": "much", "nan": math.nan}
 
 
 class Slow(gymnasium.Env):
@@ -27,8 +30,8 @@ class Slow(gymnasium.Env):
             self.get_into_trouble()
         time.sleep(self.sleep_s)
         self.count += int(self.np_random.integers(1, 4))
-        if self.trouble == "no number":
-            return self.count, "much", False, False, {}
+        if self.trouble in REWARDS:
+            return self.count, REWARDS[self.trouble], False, False, {}
         return self.count, self.count / 8, bool(self.count % 11 == 0), False, {}
 
     def get_into_trouble(self):

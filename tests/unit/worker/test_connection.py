@@ -1,3 +1,4 @@
+import re
 import socket
 from types import SimpleNamespace
 
@@ -150,10 +151,39 @@ def test_a_request_that_took_too_long_names_the_flags(answer, happened):
         pytest.raises(DeadlineExceeded) as raised,
     ):
         client.weights()
-    assert (
-        str(raised.value)
-        == f"{happened}; raise --request-timeout-s (5 now, at most 600) or --service-timeout-s (0 now)"
-    )
+    assert str(raised.value) == f"{happened}; raise --request-timeout-s (5 now)"
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "advice"),
+    [
+        (5.0, "raise --request-timeout-s (5 now) or --service-timeout-s (60 now)"),
+        (600.0, "raise --service-timeout-s (60 now)"),  # a request may not take longer
+    ],
+)
+def test_a_request_that_was_sent_again_had_what_was_left_of_the_services_time(timeout_s, advice):
+    answers = iter([httpx.Response(503, headers={"Retry-After": "0"}), too_late(None)])
+    transport, waits = httpx.MockTransport(lambda request: next(answers)), []
+    with (
+        WorkerClient(
+            "http://elsewhere",
+            timeout_s=timeout_s,
+            retry_s=60.0,
+            transport=transport,
+            on_wait=lambda error, waited_s: waits.append(error.title),
+        ) as client,
+        pytest.raises(DeadlineExceeded, match=f"; {re.escape(advice)}$"),
+    ):
+        client.weights()
+    assert waits == ["Unavailable"]
+
+
+def test_a_request_that_took_the_longest_there_is_should_be_smaller():
+    with (
+        WorkerClient("http://elsewhere", timeout_s=600.0, retry_s=0.0, transport=httpx.MockTransport(silent)) as client,
+        pytest.raises(DeadlineExceeded, match="; no request may take more than 600 s: ask for less at once"),
+    ):
+        client.weights()
 
 
 def test_one_who_takes_the_connection_and_says_nothing_is_not_given_more_time(tmp_path, monkeypatch):

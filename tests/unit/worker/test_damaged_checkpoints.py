@@ -1,5 +1,6 @@
 """What a run can go on from when its last checkpoint is damaged, and what it is told."""
 
+import json
 import re
 from pathlib import Path
 
@@ -44,8 +45,16 @@ def cut_power(directory, name="policy.safetensors"):
 
 def refusal(directory):
     with pytest.raises(CheckpointUnusable, match=re.escape(directory.name)) as raised:
-        load_checkpoint(directory)
+        load_checkpoint(directory, to_go_on=True)
     return str(raised.value)
+
+
+def forget_parts(directory, **config):
+    """Makes a checkpoint one of before its parts were noted."""
+    path = directory / "state.json"
+    state = json.loads(path.read_text())
+    del state["parts"]
+    path.write_text(json.dumps(state | {"config": config}))
 
 
 # --- what is kept
@@ -96,6 +105,22 @@ def test_the_one_before_is_named_and_can_be_gone_on_from(run, tmp_path, name):
     assert again.pending is not None
 
 
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("endings", [["safetensors"], ["json"], ["safetensors", "json"]])
+def test_a_last_one_whose_files_are_gone_is_not_gone_on_from_as_if_there_had_been_none(run, stem, endings):
+    *_, before, last = run(1, 2, 3)
+    for ending in endings:
+        (last / f"{stem}.{ending}").unlink()
+    assert f"{stem}." in (told := refusal(last))
+    assert told.endswith(f"goes on from {before}")
+
+
+def test_an_older_one_is_played_though_it_lost_what_going_on_needs(run):
+    oldest, *_ = run(1, 2, 3)
+    assert load_checkpoint(oldest).algorithm == NOTHING
+    assert "lacks what going on needs: algorithm.safetensors" in refusal(oldest)
+
+
 def test_nothing_is_gone_on_from_unasked(run, tmp_path):
     *_, last = run(1, 2)
     cut_power(last)
@@ -134,8 +159,24 @@ def test_a_replay_that_was_removed_when_one_checkpoint_had_it_is_missed(run):
     before, last = run(1, 2)
     for path in before.glob("algorithm.*"):
         path.unlink()
+    forget_parts(before)
     cut_power(last)
     assert "there is none before it to go on from" in refusal(last)
+
+
+@pytest.mark.parametrize(("max_staleness", "named"), [(0, True), (1, False)])
+def test_a_rollout_that_was_collected_ahead_and_removed_is_missed(run, max_staleness, named):
+    """Runs of before kept it in the last alone."""
+    before, last = run(1, 2, algorithm=NOTHING, ahead=False)
+    forget_parts(before, max_staleness=max_staleness)
+    cut_power(last)
+    assert (f"goes on from {before}" in refusal(last)) is named
+
+
+def test_a_last_one_of_before_parts_were_noted_is_gone_on_from(run):
+    *_, last = run(1, 2, algorithm=NOTHING, ahead=False)
+    forget_parts(last, max_staleness=1)  # a run that came to its end has collected nothing ahead
+    assert load_checkpoint(last, to_go_on=True).pending is None
 
 
 def test_of_an_older_one_nothing_more_is_said(run):

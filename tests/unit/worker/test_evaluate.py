@@ -19,6 +19,7 @@ from worker.served_policy import ServedPolicy
 from worker.train import train
 
 NUM_UPDATES = 3
+ADVISER = "told"  # by the service that stands in for one
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_evaluate_serves_the_checkpoint_not_what_was_there(trained, connect, ser
 @pytest.mark.parametrize(
     ("flags", "every", "model"),
     [
-        ({}, "done", "somebody/gpt2"),
+        ({}, "done", ADVISER),
         ({"hint_every": 4, "guidance_model": "another/gpt2"}, 4, "another/gpt2"),
         ({"service_url": "http://127.0.0.1:1"}, "done", None),  # which has a model of its own
     ],
@@ -67,12 +68,25 @@ def test_evaluate_shows_hints_as_the_run_did_unless_told_otherwise(
         held.append(every)
         return Hints(source, num_envs, every, how_far)
 
-    guidance = {"guidance": "both", "hint_every": "done", "guidance_model": "somebody/gpt2"}
+    guidance = {"guidance": "both", "hint_every": "done"}
     train(config.model_copy(update=guidance), connect=connect)
     held = []
     monkeypatch.setattr(evaluate_page, "Hints", noted)
     evaluated(config.directory, connect, capsys, guidance="observation", **flags)
     assert (held, connect.settings.guidance_model) == ([every], model)
+
+
+def test_an_evaluation_without_hints_asks_for_no_guidance_model_and_one_with_others_says_so(
+    config, connect, service, capsys
+):
+    train(config.model_copy(update={"guidance": "both"}), connect=connect)
+    evaluated(config.directory, connect, capsys)
+    assert connect.settings.guidance_model is None
+    evaluate(EvaluateConfig(run_dir=config.directory, episodes=1, guidance="observation"), connect=connect)
+    assert "hints are those of" not in capsys.readouterr().err
+    service.adviser_sha256 = "1" * 64
+    evaluate(EvaluateConfig(run_dir=config.directory, episodes=1, guidance="observation"), connect=connect)
+    assert f"hints are those of {ADVISER}; the run had other weights', {ADVISER}" in capsys.readouterr().err
 
 
 def test_evaluate_says_what_it_pushed_to_another_service(trained, connect, service, capsys):

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_a_run_leaves_its_whole_record(config, connect, capsys):
     train(config, connect=connect)
     run = read_run(config.directory)
     assert (run["status"], run["steps"], run["updates"], run["seed"]) == ("finished", 64 * NUM_UPDATES, NUM_UPDATES, 1)
-    assert (run["evaluation"]["episodes"], run["evaluation"]["seed"]) == (100, 900_000)
+    assert (run["evaluation"]["episodes"], run["evaluation"]["seed"]) == (8, 900_000)
     assert run["evaluation"]["mode"] == "greedy"
     assert run["config"] == config.model_dump(mode="json")
     assert {"python", "torch", "gymnasium", "hintwise"} <= run["packages"].keys()
@@ -169,14 +169,31 @@ def test_no_checkpoint_is_there_before_the_lines_of_its_updates_and_it_knows_the
     assert saved == [[1], [1, 2], [1, 2, 3], [1, 2, 3]]
 
 
-def test_lines_are_flushed_to_the_disk_before_the_record_of_their_updates(config, connect, monkeypatch):
-    def flush(path):
-        flushed.append((path.name, len(list(read_metrics(config.directory)))))
+@pytest.mark.parametrize("lost", [False, True])
+def test_lines_are_on_the_disk_before_the_record_and_the_checkpoint_of_their_updates(
+    config, connect, service, monkeypatch, lost
+):
+    def noted(name, function):
+        def call(*arguments, **named):
+            done.append((name, len(list(read_metrics(config.directory)))))
+            return function(*arguments, **named)
 
-    flushed = []
-    monkeypatch.setattr(run_record, "sync", flush)
-    train(config, connect=connect)
-    assert flushed[:2] == [("metrics.jsonl", 0), ("metrics.jsonl", 2)]
+        return call
+
+    def lose():
+        raise ServiceUnreachable("nobody answers")
+
+    train(config.model_copy(update={"total_steps": 64}), connect=connect)
+    done = []
+    for page, name in [(run_record, "sync"), (run_record, "write_whole"), (train_page, "save_checkpoint")]:
+        monkeypatch.setattr(page, name, noted(name, getattr(page, name)))
+    if lost:
+        service.before_act[service.calls["act"] + 20] = lose  # in the third rollout
+    with pytest.raises(ServiceUnreachable) if lost else nullcontext():
+        train(config.model_copy(update={"resume": True}), connect=connect)
+    flushed = [("sync", 2), ("write_whole", 2), ("save_checkpoint", 2)]
+    last = flushed if lost else [("sync", 3), ("write_whole", 3), ("save_checkpoint", 3)]
+    assert done[: 3 + 3 + 3] == [("write_whole", 1), ("sync", 1), ("write_whole", 1), *flushed, *last]
 
 
 def test_resuming_where_nothing_was_saved_starts_from_the_beginning(config, connect, capsys):
