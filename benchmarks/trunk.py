@@ -3,11 +3,11 @@
     python -m benchmarks.trunk [--seeds 1 2 3 4 5] [--env-id CartPole-v1 --env-id Acrobot-v1] [--max-steps 100000]
 
 Both are trained by `worker train` with the flags of `make train`, the trunk's weights along with the critic. The bar is
-the environment's own `reward_threshold`; a run has reached it when the mean return of its last 100 sampled episodes has,
-and is stopped there. The random weights are those that `worker pretrain` begins with. CartPole is in the corpus of the
-pretrained one, Acrobot is not. Finished runs in the directory are taken as they are, and seed
-follows seed, so that one that is interrupted leaves whole seeds. It counts steps and not seconds,
-so several runs may go on side by side (`--jobs`).
+the environment's own `reward_threshold`; a run has reached it when the mean return of its last 100 sampled episodes
+has, and is stopped there. The random weights are those that `worker pretrain` begins with. CartPole is in the corpus of
+the pretrained one, Acrobot is not. Finished runs in the directory are taken as they are, and seed follows seed, so that
+one that is interrupted leaves whole seeds. It counts steps and not seconds, so several runs may go on side by side
+(`--jobs`).
 """
 
 from __future__ import annotations
