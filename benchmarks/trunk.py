@@ -61,6 +61,7 @@ def main() -> None:
     with ThreadPoolExecutor(arguments.jobs) as pool:
         steps = list(pool.map(lambda run: _steps(run, models[run.trunk], arguments.runs, arguments.max_steps), runs))
     measured = {
+        "flags": FLAGS,
         "max_steps": arguments.max_steps,
         "environments": [_summary(env_id, runs, steps) for env_id in env_ids],
     }
@@ -79,10 +80,13 @@ def _random_model(directory: Path) -> Path:
 def _steps(run: Run, model: str, runs: Path, max_steps: int) -> int | None:
     """Returns the steps after which a run had reached the bar; None where it had not when it ended."""
     directory = runs / "-".join(map(str, run))
-    outcome = directory / "steps_to_bar.json"
+    outcome, settings = directory / "outcome.json", {"flags": FLAGS, "max_steps": max_steps}
     if outcome.exists():
-        kept: int | None = json.loads(outcome.read_text())
-        return kept
+        kept = json.loads(outcome.read_text())
+        steps: int | None = kept.pop("steps")
+        if kept != settings:
+            raise SystemExit(f"{directory} was run with {kept}, not {settings}; choose another --runs")
+        return steps
     bar = gymnasium.spec(run.env_id).reward_threshold
     if bar is None:
         raise SystemExit(f"{run.env_id} has no reward_threshold, and so no bar")
@@ -93,7 +97,7 @@ def _steps(run: Run, model: str, runs: Path, max_steps: int) -> int | None:
         reached = _watched(process, directory / "metrics.jsonl", bar)
     if reached is None and process.returncode != 0:
         raise RuntimeError(f"{run} failed; see {directory / 'output.log'}")
-    outcome.write_text(json.dumps(reached))
+    outcome.write_text(json.dumps({**settings, "steps": reached}))
     print(f"{run}: {reached}", file=sys.stderr, flush=True)
     return reached
 

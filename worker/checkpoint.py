@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from hintwise.disk import sync
 from worker.algorithms.algorithm import NOTHING, AlgorithmState
 from worker.buffers import Episode, Rollout
-from worker.config import NUM_KEPT
+from worker.config import NUM_KEPT, TrainConfig
 from worker.errors import CheckpointUnusable
 from worker.guidance.settings import HintEvery
 from worker.rollout_state import rollout_of, rollout_state
@@ -89,6 +89,13 @@ class RunState(BaseModel):
     def memory(self) -> int:
         """Observations that the run's texts remember; none in a run from before there was the setting."""
         return int(self.config.get("memory", 0))
+
+    @property
+    def own_guidance_model(self) -> str | None:
+        """What a service of the run's own gave hints with, None where it had another: a name means something there."""
+        if self.config.get("service_url") is not None:
+            return None
+        return self.guidance_model or self.config.get("guidance_model")
 
     @property
     def hint_every(self) -> HintEvery:
@@ -207,7 +214,9 @@ def _lacking(directory: Path, state: RunState) -> list[str]:
     if parts is None:  # what the run's other checkpoints have; a rollout where it was no last one
         others = directory.parent
         parts = [ALGORITHM] if any(others.glob(f"{STEP}*/{ALGORITHM}.*")) else []
-        if state.update and state.config.get("max_staleness") and directory != max(others.glob(f"{STEP}*")):
+        config = TrainConfig.recorded(state.config)
+        in_the_middle = 0 < state.update < config["total_steps"] // (config["num_envs"] * config["num_steps"])
+        if config["max_staleness"] and in_the_middle and directory != max(others.glob(f"{STEP}*")):
             parts = [*parts, ROLLOUT]
     names = [f"{stem}.{kind}" for stem in parts for kind in ("safetensors", "json")]
     return [name for name in names if not (directory / name).exists()]

@@ -54,9 +54,11 @@ class WorkerClient(Client):
 
     def _advice(self) -> str:
         """Returns what would give a request more time; what is left of the service's is all that a retry has."""
-        flags = [f"--service-timeout-s ({self._retry_s:g} now)"] if self._retried else []
-        if self._timeout_s < MAX_REQUEST_TIMEOUT_S:
-            flags.insert(0, f"--request-timeout-s ({self._timeout_s:g} now)")
+        flags = []
+        if self._timeout_s < (self._retry_s if self._retried else MAX_REQUEST_TIMEOUT_S):
+            flags.append(f"--request-timeout-s ({self._timeout_s:g} now)")
+        if self._retried:
+            flags.append(f"--service-timeout-s ({self._retry_s:g} now)")
         if flags:
             return f"raise {' or '.join(flags)}"
         return f"no request may take more than {MAX_REQUEST_TIMEOUT_S:g} s: ask for less at once, or serve it faster"

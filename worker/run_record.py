@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -90,7 +91,6 @@ class RunRecord:
 
     def write(self, **more: Any) -> None:
         """Writes run.json with where the run stands now, and `more`; all lines so far are on the disk then, too."""
-        self._tensorboard.flush()
         sync(self._run_dir / METRICS)
         learner = self._learner
         now = datetime.now(UTC)
@@ -106,6 +106,8 @@ class RunRecord:
         }
         self._run |= more
         write_whole(self._run_dir / RUN, json.dumps(self._run, indent=2) + "\n")
+        with suppress(OSError):  # it raises what its thread failed of again and again; the lines are there
+            self._tensorboard.flush()
 
 
 def refuse_taken(run_dir: Path) -> None:

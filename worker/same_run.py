@@ -32,7 +32,10 @@ def check_same_run(state: RunState, config: TrainConfig, identity: Mapping[str, 
         if name not in CHANGEABLE and was.get(name) != value
     ]
     if differing:
-        advised_by = f" (--guidance-model {state.guidance_model})" if state.guidance_model else ""
+        others_advise = now.get("guidance_sha256") != was.get("guidance_sha256") and config.service_url is None
+        advised_by = (
+            f" (--guidance-model {state.own_guidance_model})" if others_advise and state.own_guidance_model else ""
+        )
         raise CheckpointUnusable(
             f"the run cannot go on with other settings: {', '.join(differing)}; "
             f"repeat the first ones{advised_by}, or start a new run in another --run-dir"

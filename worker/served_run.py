@@ -35,7 +35,8 @@ def serving(
 
     Args:
         checkpoint: Of a run.
-        settings: Which service; one for the occasion has the run's models, unless they name others.
+        settings: Which service; one for the occasion has the models that a service of the run's own had, unless
+            they name others.
         with_hints: Whether it will be asked for hints. That they are another model's than the run's is said.
         connect: How it is reached.
 
@@ -47,7 +48,7 @@ def serving(
     with tempfile.TemporaryDirectory(prefix="hintwise-served-") as scratch:
         theirs: dict[str, str | None] = {"model": settings.model or state.model}
         if with_hints and settings.service_url is None:
-            theirs["guidance_model"] = settings.guidance_model or state.guidance_model
+            theirs["guidance_model"] = settings.guidance_model or state.own_guidance_model
         service = connect(
             settings.model_copy(update=theirs),
             weights_dir=Path(scratch) / "weights",
@@ -62,8 +63,8 @@ def serving(
             served.hold(checkpoint.policy)
             served.resync()
             if with_hints and state.guidance_sha256 not in (None, served.info.guidance.sha256):
-                had = f"the run had other weights', {state.guidance_model}"
-                say(f"hints are those of {served.info.guidance.name}; {had}")
+                had = f", those of {state.guidance_model}" if state.guidance_model else ""
+                say(f"hints come from {served.info.guidance.name}; the run was given other weights'{had}")
             yield served
 
 

@@ -6,11 +6,10 @@ connect ──▶ begin or resume ──▶ update, record, show, save ... ─�
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -122,9 +121,9 @@ def _save(learner: Learner) -> Path:
     return save_checkpoint(config.directory, learner.checkpoint(), keep=config.keep_checkpoints)
 
 
-def _record_and_save(learner: Learner, record: RunRecord, **more: Any) -> Path:
+def _record_and_save(learner: Learner, record: RunRecord) -> Path:
     """Saves where the run stands, behind the lines of its updates: nobody would write them again."""
-    record.write(**more)
+    record.write()
     return _save(learner)
 
 
@@ -158,7 +157,9 @@ def _saved_on_failure(learner: Learner, record: RunRecord) -> Iterator[None]:
     try:
         yield
     except HintwiseError as error:
-        saved = _record_and_save(learner, record)
+        with suppress(OSError):  # saved all the same
+            record.write()
+        saved = _save(learner)
         error.detail = f"{error.detail}; saved in {saved}, go on with --resume"
         raise
 
@@ -166,7 +167,8 @@ def _saved_on_failure(learner: Learner, record: RunRecord) -> Iterator[None]:
 def _finish(learner: Learner, record: RunRecord, display: Display, stop: StopRequest) -> list[str]:
     """Saves, chooses a checkpoint, evaluates it, draws; returns lines that say what came of it and where it is."""
     run_dir = learner.config.directory
-    saved = _record_and_save(learner, record, status="evaluating")
+    saved = _record_and_save(learner, record)
+    record.write(status="evaluating")
     env_id, made = learner.config.env_id, learner.config.env_settings
     num_episodes, mode = learner.config.eval_episodes, learner.config.eval_mode
     chosen = choose_checkpoint(

@@ -1,4 +1,4 @@
-"""The measured thread count, without a clock: what is taken from which times, and how many cores there are."""
+"""The measured thread count, without a clock: what is taken from which times."""
 
 from types import SimpleNamespace
 

@@ -94,8 +94,8 @@ class ShapingCritic:
         kept = state.tensors.get(WEIGHTS)
         if kept is None:
             raise CheckpointUnusable(
-                "the checkpoint has no critic of what guidance pays: a run's last one has it, and runs begun before "
-                "there was one have none; go on from the last, or start a new run"
+                "the checkpoint has no critic of what guidance pays: a run's last two have it, and runs begun "
+                "before there was one have none; go on from one of those, or start a new run"
             )
         if tuple(kept.shape) != self._weights.shape:
             raise CheckpointUnusable("the checkpoint's critic of what guidance pays is of a model of another width")

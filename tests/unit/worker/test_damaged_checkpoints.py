@@ -164,11 +164,18 @@ def test_a_replay_that_was_removed_when_one_checkpoint_had_it_is_missed(run):
     assert "there is none before it to go on from" in refusal(last)
 
 
-@pytest.mark.parametrize(("max_staleness", "named"), [(0, True), (1, False)])
-def test_a_rollout_that_was_collected_ahead_and_removed_is_missed(run, max_staleness, named):
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"max_staleness": 0}, True),
+        ({"max_staleness": 1}, False),
+        ({"max_staleness": 1, "total_steps": 1_024, "num_envs": 8, "num_steps": 128}, True),  # that was its end
+    ],
+)
+def test_a_rollout_that_was_collected_ahead_and_removed_is_missed(run, config, named):
     """Runs of before kept it in the last alone."""
     before, last = run(1, 2, algorithm=NOTHING, ahead=False)
-    forget_parts(before, max_staleness=max_staleness)
+    forget_parts(before, **config)
     cut_power(last)
     assert (f"goes on from {before}" in refusal(last)) is named
 

@@ -76,6 +76,27 @@ def test_evaluate_shows_hints_as_the_run_did_unless_told_otherwise(
     assert (held, connect.settings.guidance_model) == ([every], model)
 
 
+@pytest.mark.parametrize(
+    ("trained_with", "noted", "model"),
+    [
+        ({"service_url": "http://127.0.0.1:1"}, True, None),  # the name may be a path over there
+        ({"guidance_model": "somebody/gpt2"}, False, "somebody/gpt2"),  # of a run of before it was noted
+    ],
+)
+def test_only_a_service_of_the_runs_own_had_a_model_that_another_can_be_given(
+    config, connect, capsys, trained_with, noted, model
+):
+    train(config.model_copy(update={"guidance": "both", **trained_with}), connect=connect)
+    path = last_checkpoint(config.directory) / "state.json"
+    state = json.loads(path.read_text())
+    assert state["guidance_model"] == ADVISER
+    if not noted:
+        path.write_text(json.dumps(state | {"guidance_model": None}))
+    (config.directory / "run.json").unlink()  # so that the last checkpoint is the one that is played
+    evaluated(config.directory, connect, capsys, guidance="observation")
+    assert connect.settings.guidance_model == model
+
+
 def test_an_evaluation_without_hints_asks_for_no_guidance_model_and_one_with_others_says_so(
     config, connect, service, capsys
 ):
@@ -83,10 +104,11 @@ def test_an_evaluation_without_hints_asks_for_no_guidance_model_and_one_with_oth
     evaluated(config.directory, connect, capsys)
     assert connect.settings.guidance_model is None
     evaluate(EvaluateConfig(run_dir=config.directory, episodes=1, guidance="observation"), connect=connect)
-    assert "hints are those of" not in capsys.readouterr().err
+    assert "hints come from" not in capsys.readouterr().err
     service.adviser_sha256 = "1" * 64
     evaluate(EvaluateConfig(run_dir=config.directory, episodes=1, guidance="observation"), connect=connect)
-    assert f"hints are those of {ADVISER}; the run had other weights', {ADVISER}" in capsys.readouterr().err
+    said = f"hints come from {ADVISER}; the run was given other weights', those of {ADVISER}"
+    assert said in capsys.readouterr().err
 
 
 def test_evaluate_says_what_it_pushed_to_another_service(trained, connect, service, capsys):
