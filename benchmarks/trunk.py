@@ -33,7 +33,7 @@ from worker.learner import NUM_RECENT_EPISODES
 from worker.pretraining.model import build_model
 
 FLAGS = ["--advantage-floor", "0.3"]
-"""Of `make train`: without them CartPole stays below its bar, whatever the trunk."""
+"""Of `make train`: without them CartPole did not come to its bar in 100,000 steps of seed 1, with either trunk."""
 LOOK_EVERY_S = 1.0
 STOP_LIMIT_S = 120.0
 MAX_RUN_S = 3_600.0
